@@ -1,0 +1,65 @@
+// The layers that are measured: named after models, or given as dimensions; and what they cost.
+
+import { type Activation, isGated } from '../src/activation.ts';
+import { checkInteger } from '../src/check.ts';
+import { describe } from '../src/dtype.ts';
+import { badArgument } from '../src/errors.ts';
+
+export interface LayerShape {
+  readonly tokens: number;
+  readonly hidden: number;
+  readonly intermediate: number;
+  readonly experts: number;
+  readonly topK: number;
+  readonly activation: Activation;
+}
+
+export const PASSES = ['forward', 'backward', 'both'] as const;
+/** `both` is a forward pass that saves for the backward pass, and that. */
+export type Pass = (typeof PASSES)[number];
+
+function layerShape(
+  [tokens, hidden, intermediate, experts, topK]: readonly [number, number, number, number, number],
+  activation: Activation = 'swiglu',
+): LayerShape {
+  return { tokens, hidden, intermediate, experts, topK, activation };
+}
+
+/** Proportions of the models they are named after, at sizes that a processor runs in well under a second. */
+export const SHAPES: Readonly<Record<string, LayerShape>> = {
+  'mixtral-mini': layerShape([512, 1024, 3584, 8, 2]),
+  'deepseek-mini': layerShape([512, 1024, 704, 64, 6]),
+  'qwen3-mini': layerShape([512, 2048, 768, 128, 8]),
+  'switch-mini': layerShape([2048, 768, 3072, 64, 1], 'relu'),
+};
+
+/**
+ * A named shape, or one given as `T,H,I,E,K`.
+ * @throws MoeError ERR_INVALID_ARGUMENT
+ */
+export function parseShape(name: string, text: string): LayerShape {
+  if (Object.hasOwn(SHAPES, text)) return SHAPES[text]!;
+  const parts = text.split(',');
+  if (parts.length !== 5 || !parts.every(part => /^\d+$/.test(part))) {
+    const expected = `${Object.keys(SHAPES).join(', ')} or five integers T,H,I,E,K`;
+    throw badArgument('ERR_INVALID_ARGUMENT', name, expected, describe(text));
+  }
+  const sizes = ['T', 'H', 'I', 'E', 'K'].map((letter, i) =>
+    checkInteger(`${name} ${letter}`, Number(parts[i]), 1),
+  );
+  const [tokens, hidden, intermediate, experts, topK] = sizes as [number, number, number, number, number];
+  checkInteger(`${name} K`, topK, 1, experts);
+  return layerShape([tokens, hidden, intermediate, experts, topK]);
+}
+
+/** Elements of all the experts' weights. */
+export function weightCount({ hidden, intermediate, experts, activation }: LayerShape): number {
+  return experts * hidden * intermediate * (isGated(activation) ? 3 : 2);
+}
+
+/** Floating-point operations of the experts' matmuls: 6·T·K·H·I forward where gated, 4·T·K·H·I where not, twice that backward. */
+export function flops(shape: LayerShape, pass: Pass): number {
+  const { tokens, topK, hidden, intermediate, activation } = shape;
+  const forward = (isGated(activation) ? 6 : 4) * tokens * topK * hidden * intermediate;
+  return { forward, backward: 2 * forward, both: 3 * forward }[pass];
+}

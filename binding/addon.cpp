@@ -1,0 +1,105 @@
+// The addon's exports: enumerations, what was found on this machine, waiting, and everything of tensors.cpp
+// and ops.cpp.
+#include <napi.h>
+
+#include "binding/environment.h"
+#include "binding/ops.h"
+#include "binding/tensors.h"
+#include "cpu/kernels.h"
+#include "cpu/memory.h"
+#include "cpu/thread_pool.h"
+
+namespace moe::binding {
+namespace {
+
+template <class Names>
+Napi::Array name_list(Napi::Env env, const Names& names) {
+  auto list = Napi::Array::New(env);
+  for (const char* name : names) list.Set(list.Length(), name);
+  return list;
+}
+
+Napi::Object enumerations(Napi::Env env) {
+  auto enums = Napi::Object::New(env);
+  enums.Set("dtype", name_list(env, kDTypeNames));
+  enums.Set("activation", name_list(env, kActivationNames));
+  enums.Set("score", name_list(env, kScoreNames));
+  enums.Set("softmaxOver", name_list(env, kSoftmaxOverNames));
+  return enums;
+}
+
+Napi::Value info(const Napi::CallbackInfo& call) {
+  const Napi::Env env = call.Env();
+  auto found = Napi::Object::New(env);
+  found.Set("instructionSet", cpu::kernels().name);
+  auto sets = Napi::Array::New(env);
+  const cpu::KernelList& list = cpu::available_kernels();
+  for (int i = 0; i < list.count; ++i) sets.Set(static_cast<uint32_t>(i), list.tables[i]->name);
+  found.Set("instructionSets", sets);
+  found.Set("cores", cpu::available_cores());
+  found.Set("cuda", cuda::describe());
+  return found;
+}
+
+Napi::Value memory(const Napi::CallbackInfo& call) {
+  const Accounting& accounting = *Environment::of(call.Env()).accounting();
+  auto used = Napi::Object::New(call.Env());
+  used.Set("tensors", static_cast<double>(accounting.tensors));
+  used.Set("bytes", static_cast<double>(accounting.bytes));
+  used.Set("pooledBytes", static_cast<double>(cpu::pooled_bytes()));
+  return used;
+}
+
+Napi::Value trim_pool(const Napi::CallbackInfo& call) {
+  cpu::trim_pool();
+  return call.Env().Undefined();
+}
+
+Napi::Value set_threads(const Napi::CallbackInfo& call) {
+  cpu::ThreadPool::instance().set_threads(call[0].As<Napi::Number>().Int32Value());
+  return call.Env().Undefined();
+}
+
+Napi::Value get_threads(const Napi::CallbackInfo& call) {
+  return Napi::Number::New(call.Env(), cpu::ThreadPool::instance().threads());
+}
+
+Napi::Value synchronize(const Napi::CallbackInfo& call) {
+  wait_for(Environment::of(call.Env()).queue());
+  return call.Env().Undefined();
+}
+
+Napi::Value finished(const Napi::CallbackInfo& call) {
+  Environment& environment = Environment::of(call.Env());
+  return environment.promise(call.Env(), call.Env().Undefined(),
+                             [&](Queue::Done done) { environment.queue().then(std::move(done)); });
+}
+
+Napi::Object initialize(Napi::Env env, Napi::Object exports) {
+  try {
+    cpu::kernels();
+  } catch (const Error& error) {
+    throw to_javascript(env, error);
+  }
+  env.SetInstanceData(new Environment(env));
+  exports.Set("enums", enumerations(env));
+  exports.Set("info", Napi::Function::New(env, guarded<info>));
+  exports.Set("memory", Napi::Function::New(env, guarded<memory>));
+  exports.Set("trimPool", Napi::Function::New(env, guarded<trim_pool>));
+  exports.Set("setThreads", Napi::Function::New(env, guarded<set_threads>));
+  exports.Set("getThreads", Napi::Function::New(env, guarded<get_threads>));
+  exports.Set("synchronize", Napi::Function::New(env, guarded<synchronize>));
+  exports.Set("finished", Napi::Function::New(env, guarded<finished>));
+  export_tensors(env, exports);
+  export_ops(env, exports);
+  return exports;
+}
+
+}  // namespace
+}  // namespace moe::binding
+
+// The macro wants a plain name.
+static Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
+  return moe::binding::initialize(env, exports);
+}
+NODE_API_MODULE(moe_kernels, Initialize)

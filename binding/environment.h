@@ -1,0 +1,88 @@
+// What one JavaScript thread owns natively: its queue, its pending promises, and the buffers it lent to
+// tensors.
+#pragma once
+
+#include <napi.h>
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "ops/queue.h"
+
+namespace moe::binding {
+
+// Live tensors of one JavaScript thread. Shared with their handles, which may be finalized after the
+// environment is gone.
+struct Accounting {
+  int64_t tensors = 0;
+  int64_t bytes = 0;
+};
+
+class Environment {
+ public:
+  explicit Environment(Napi::Env env);
+  ~Environment();
+
+  static Environment& of(Napi::Env env) { return *env.GetInstanceData<Environment>(); }
+
+  Queue& queue() { return *queue_; }
+  const std::shared_ptr<Accounting>& accounting() const { return accounting_; }
+
+  // Memory of a JavaScript buffer, which stays alive until the storage is destroyed, on whatever thread.
+  std::shared_ptr<Storage> lend(const Napi::TypedArray& view);
+
+  // A promise that settles on this thread once `start`'s callback has been called. `kept` stays alive until
+  // then.
+  template <class Start>
+  Napi::Promise promise(Napi::Env env, Napi::Value kept, Start start) {
+    const uint64_t id = begin(env, kept);
+    start([this, id](std::optional<Error> failure) { finish(id, std::move(failure)); });
+    return pending_.at(id).deferred.Promise();
+  }
+
+ private:
+  struct Pending {
+    Napi::Promise::Deferred deferred;
+    Napi::Reference<Napi::Value> kept;
+  };
+  struct Outcome {
+    uint64_t id;
+    std::optional<Error> failure;
+  };
+  // Ids of lent buffers that no storage needs any more. Storage may outlive the environment.
+  struct Returned {
+    std::mutex mutex;
+    std::vector<uint64_t> ids;
+  };
+  class LentStorage;
+
+  uint64_t begin(Napi::Env env, Napi::Value kept);
+  // On the queue's thread.
+  void finish(uint64_t id, std::optional<Error> failure);
+  void settle(Napi::Env env, const Outcome& outcome);
+  void drop_returned();
+
+  std::shared_ptr<Accounting> accounting_ = std::make_shared<Accounting>();
+  std::shared_ptr<Returned> returned_ = std::make_shared<Returned>();
+  std::unordered_map<uint64_t, Napi::Reference<Napi::Value>> lent_;
+  std::unordered_map<uint64_t, Pending> pending_;
+  uint64_t next_id_ = 0;
+  Napi::ThreadSafeFunction settler_;
+  std::unique_ptr<Queue> queue_;
+};
+
+// The memory a TypedArray shows, of an ArrayBuffer or a SharedArrayBuffer.
+struct HostBytes {
+  void* data;
+  size_t size;
+};
+HostBytes host_bytes(const Napi::TypedArray& view);
+
+// The JavaScript Error for a native one: its sentence and its code.
+Napi::Error to_javascript(Napi::Env env, const Error& error);
+
+}  // namespace moe::binding

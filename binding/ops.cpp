@@ -1,0 +1,233 @@
+#include "binding/ops.h"
+
+#include "binding/environment.h"
+#include "binding/tensors.h"
+
+namespace moe::binding {
+namespace {
+
+// Reads one op's arguments by name; collects the memory that must live until it has run.
+class Args {
+ public:
+  explicit Args(Napi::Object object) : object_(object) {}
+
+  // Absent where the property is undefined.
+  Tensor tensor(const char* name) {
+    const Napi::Value value = object_.Get(name);
+    if (value.IsUndefined()) return {};
+    const TensorHandle& handle = handle_of(value);
+    pins_.push_back(handle.storage);
+    return handle.tensor;
+  }
+  double number(const char* name) const { return object_.Get(name).ToNumber().DoubleValue(); }
+  int integer(const char* name) const { return object_.Get(name).ToNumber().Int32Value(); }
+  bool flag(const char* name) const { return object_.Get(name).ToBoolean(); }
+  template <class Enum>
+  Enum choice(const char* name) const {
+    return static_cast<Enum>(integer(name));
+  }
+
+  Pins take_pins() { return std::move(pins_); }
+
+ private:
+  Napi::Object object_;
+  Pins pins_;
+};
+
+RouterConfig router_config(const Args& args) {
+  return {.top_k = args.integer("topK"),
+          .score = args.choice<Score>("score"),
+          .softmax_over = args.choice<SoftmaxOver>("softmaxOver"),
+          .normalize = args.flag("normalize"),
+          .normalize_eps = static_cast<float>(args.number("normalizeEps")),
+          .normalize_min = static_cast<float>(args.number("normalizeMin")),
+          .scale = static_cast<float>(args.number("scale"))};
+}
+
+ExpertTensors experts(Args& args) {
+  return {.gate_up = args.tensor("gateUp"),
+          .gate = args.tensor("gate"),
+          .up = args.tensor("up"),
+          .down = args.tensor("down"),
+          .gate_up_bias = args.tensor("gateUpBias"),
+          .gate_bias = args.tensor("gateBias"),
+          .up_bias = args.tensor("upBias"),
+          .down_bias = args.tensor("downBias")};
+}
+
+ExpertTensors expert_gradients(Args& args) {
+  return {.gate_up = args.tensor("dGateUp"),
+          .gate = args.tensor("dGate"),
+          .up = args.tensor("dUp"),
+          .down = args.tensor("dDown"),
+          .gate_up_bias = args.tensor("dGateUpBias"),
+          .gate_bias = args.tensor("dGateBias"),
+          .up_bias = args.tensor("dUpBias"),
+          .down_bias = args.tensor("dDownBias")};
+}
+
+ExpertFlags expert_flags(const Args& args) {
+  return {.gate_up = args.flag("accumulateDGateUp"),
+          .gate = args.flag("accumulateDGate"),
+          .up = args.flag("accumulateDUp"),
+          .down = args.flag("accumulateDDown"),
+          .gate_up_bias = args.flag("accumulateDGateUpBias"),
+          .gate_bias = args.flag("accumulateDGateBias"),
+          .up_bias = args.flag("accumulateDUpBias"),
+          .down_bias = args.flag("accumulateDDownBias")};
+}
+
+Op fill(Args& args) {
+  return Fill{.out = args.tensor("out"), .value = static_cast<float>(args.number("value"))};
+}
+
+Op cast(Args& args) {
+  return Cast{.source = args.tensor("source"), .out = args.tensor("out")};
+}
+
+Op route(Args& args) {
+  return Route{.router = router_config(args),
+               .x = args.tensor("x"),
+               .weight = args.tensor("weight"),
+               .bias = args.tensor("bias"),
+               .logits = args.tensor("logits"),
+               .indices = args.tensor("indices"),
+               .weights = args.tensor("weights"),
+               .counts = args.tensor("counts")};
+}
+
+Op route_backward(Args& args) {
+  return RouteBackward{.router = router_config(args),
+                       .logits = args.tensor("logits"),
+                       .indices = args.tensor("indices"),
+                       .d_weights = args.tensor("dWeights"),
+                       .extra_d_logits = args.tensor("extraDLogits"),
+                       .x = args.tensor("x"),
+                       .weight = args.tensor("weight"),
+                       .d_logits = args.tensor("dLogits"),
+                       .dx = args.tensor("dx"),
+                       .d_weight = args.tensor("dWeight"),
+                       .d_bias = args.tensor("dBias"),
+                       .accumulate_dx = args.flag("accumulateDx"),
+                       .accumulate_d_weight = args.flag("accumulateDWeight"),
+                       .accumulate_d_bias = args.flag("accumulateDBias")};
+}
+
+Op dispatch(Args& args) {
+  return Dispatch{.indices = args.tensor("indices"),
+                  .offsets = args.tensor("offsets"),
+                  .row_slot = args.tensor("rowSlot"),
+                  .slot_row = args.tensor("slotRow")};
+}
+
+Op gather(Args& args) {
+  return Gather{.x = args.tensor("x"),
+                .row_slot = args.tensor("rowSlot"),
+                .top_k = args.integer("topK"),
+                .rows = args.tensor("rows")};
+}
+
+Op combine(Args& args) {
+  return Combine{.rows = args.tensor("rows"),
+                 .slot_row = args.tensor("slotRow"),
+                 .weights = args.tensor("weights"),
+                 .y = args.tensor("y")};
+}
+
+Op combine_backward(Args& args) {
+  return CombineBackward{.dy = args.tensor("dy"),
+                         .row_slot = args.tensor("rowSlot"),
+                         .rows = args.tensor("rows"),
+                         .weights = args.tensor("weights"),
+                         .top_k = args.integer("topK"),
+                         .d_rows = args.tensor("dRows"),
+                         .d_weights = args.tensor("dWeights")};
+}
+
+Op grouped_matmul(Args& args) {
+  return GroupedMatmul{.activation = args.choice<Activation>("activation"),
+                       .rows = args.tensor("rows"),
+                       .weight = args.tensor("weight"),
+                       .offsets = args.tensor("offsets"),
+                       .bias = args.tensor("bias"),
+                       .out = args.tensor("out"),
+                       .pre_activation = args.tensor("preActivation")};
+}
+
+Op grouped_matmul_dgrad(Args& args) {
+  return GroupedMatmulDgrad{.activation = args.choice<Activation>("activation"),
+                            .d_out = args.tensor("dOut"),
+                            .weight = args.tensor("weight"),
+                            .offsets = args.tensor("offsets"),
+                            .pre_activation = args.tensor("preActivation"),
+                            .d_rows = args.tensor("dRows")};
+}
+
+Op grouped_matmul_wgrad(Args& args) {
+  return GroupedMatmulWgrad{.d_out = args.tensor("dOut"),
+                            .rows = args.tensor("rows"),
+                            .offsets = args.tensor("offsets"),
+                            .d_weight = args.tensor("dWeight"),
+                            .d_bias = args.tensor("dBias"),
+                            .accumulate_d_weight = args.flag("accumulateDWeight"),
+                            .accumulate_d_bias = args.flag("accumulateDBias")};
+}
+
+Op experts_forward(Args& args) {
+  return ExpertsForward{.activation = args.choice<Activation>("activation"),
+                        .x = args.tensor("x"),
+                        .offsets = args.tensor("offsets"),
+                        .row_slot = args.tensor("rowSlot"),
+                        .slot_row = args.tensor("slotRow"),
+                        .weights = args.tensor("weights"),
+                        .experts = experts(args),
+                        .y = args.tensor("y"),
+                        .pre_activation = args.tensor("preActivation")};
+}
+
+Op experts_backward(Args& args) {
+  return ExpertsBackward{.activation = args.choice<Activation>("activation"),
+                         .dy = args.tensor("dy"),
+                         .x = args.tensor("x"),
+                         .offsets = args.tensor("offsets"),
+                         .row_slot = args.tensor("rowSlot"),
+                         .slot_row = args.tensor("slotRow"),
+                         .weights = args.tensor("weights"),
+                         .experts = experts(args),
+                         .pre_activation = args.tensor("preActivation"),
+                         .dx = args.tensor("dx"),
+                         .d_weights = args.tensor("dWeights"),
+                         .gradients = expert_gradients(args),
+                         .accumulate = expert_flags(args)};
+}
+
+template <Op (*read)(Args&)>
+Napi::Value enqueue(const Napi::CallbackInfo& info) {
+  Args args(info[0].As<Napi::Object>());
+  const Op op = read(args);
+  Environment::of(info.Env()).queue().submit(op, args.take_pins());
+  return info.Env().Undefined();
+}
+
+}  // namespace
+
+void export_ops(Napi::Env env, Napi::Object exports) {
+  const auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
+    exports.Set(name, Napi::Function::New(env, function, name));
+  };
+  add("fill", guarded<enqueue<fill>>);
+  add("cast", guarded<enqueue<cast>>);
+  add("route", guarded<enqueue<route>>);
+  add("routeBackward", guarded<enqueue<route_backward>>);
+  add("dispatch", guarded<enqueue<dispatch>>);
+  add("gather", guarded<enqueue<gather>>);
+  add("combine", guarded<enqueue<combine>>);
+  add("combineBackward", guarded<enqueue<combine_backward>>);
+  add("groupedMatmul", guarded<enqueue<grouped_matmul>>);
+  add("groupedMatmulDgrad", guarded<enqueue<grouped_matmul_dgrad>>);
+  add("groupedMatmulWgrad", guarded<enqueue<grouped_matmul_wgrad>>);
+  add("expertsForward", guarded<enqueue<experts_forward>>);
+  add("expertsBackward", guarded<enqueue<experts_backward>>);
+}
+
+}  // namespace moe::binding

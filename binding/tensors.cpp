@@ -1,0 +1,117 @@
+#include "binding/tensors.h"
+
+#include <cstring>
+
+namespace moe::binding {
+namespace {
+
+void account(Napi::BasicEnv env, TensorHandle& handle, int64_t bytes) {
+  Napi::MemoryManagement::AdjustExternalMemory(env, bytes - handle.accounted);
+  handle.accounting->bytes += bytes - handle.accounted;
+  handle.accounted = bytes;
+}
+
+void release(Napi::BasicEnv env, TensorHandle& handle) {
+  if (!handle.tensor.present) return;
+  handle.storage.reset();
+  handle.tensor = {};
+  handle.accounting->tensors -= 1;
+  account(env, handle, 0);
+}
+
+Tensor described(const Napi::CallbackInfo& info) {
+  Tensor tensor = {.dtype = static_cast<DType>(info[0].As<Napi::Number>().Uint32Value()), .present = true};
+  const auto shape = info[1].As<Napi::Array>();
+  tensor.rank = static_cast<int>(shape.Length());
+  if (tensor.rank > kMaxRank) throw Error(kErrShape, "shape: expected at most 8 dimensions");
+  for (int axis = 0; axis < tensor.rank; ++axis) {
+    tensor.dims[static_cast<size_t>(axis)] =
+        shape.Get(static_cast<uint32_t>(axis)).As<Napi::Number>().Int64Value();
+  }
+  return tensor;
+}
+
+Napi::Value wrapped(Napi::Env env, Tensor tensor, std::shared_ptr<Storage> storage, int64_t accounted) {
+  tensor.data = storage->data();
+  auto* handle = new TensorHandle{std::move(storage), tensor, 0, Environment::of(env).accounting()};
+  handle->accounting->tensors += 1;
+  account(env, *handle, accounted);
+  return Napi::External<TensorHandle>::New(env, handle, [](Napi::BasicEnv finalizing, TensorHandle* data) {
+    release(finalizing, *data);
+    delete data;
+  });
+}
+
+Napi::Value allocate(const Napi::CallbackInfo& info) {
+  const Tensor tensor = described(info);
+  auto storage = Environment::of(info.Env()).queue().allocate(tensor.bytes());
+  return wrapped(info.Env(), tensor, std::move(storage), static_cast<int64_t>(tensor.bytes()));
+}
+
+Napi::Value wrap(const Napi::CallbackInfo& info) {
+  const Tensor tensor = described(info);
+  auto storage = Environment::of(info.Env()).lend(info[2].As<Napi::TypedArray>());
+  if (storage->bytes() < tensor.bytes())
+    throw Error(kErrShape, "data: expected a buffer as large as the tensor");
+  return wrapped(info.Env(), tensor, std::move(storage), 0);
+}
+
+Napi::Value release_handle(const Napi::CallbackInfo& info) {
+  release(info.Env(), *info[0].As<Napi::External<TensorHandle>>().Data());
+  return info.Env().Undefined();
+}
+
+// The bytes of a TypedArray, exactly as many as the tensor has.
+void* host_data(const Napi::CallbackInfo& info, const Tensor& tensor) {
+  const HostBytes bytes = host_bytes(info[1].As<Napi::TypedArray>());
+  if (bytes.size != tensor.bytes()) throw Error(kErrShape, "data: expected as many bytes as the tensor");
+  return bytes.data;
+}
+
+Napi::Value write(const Napi::CallbackInfo& info) {
+  const TensorHandle& handle = handle_of(info[0]);
+  Queue& queue = Environment::of(info.Env()).queue();
+  const void* host = host_data(info, handle.tensor);
+  auto staging = queue.allocate(handle.tensor.bytes());
+  if (handle.tensor.bytes() > 0) std::memcpy(staging->data(), host, handle.tensor.bytes());
+  Tensor source = handle.tensor;
+  source.data = staging->data();
+  queue.submit(Cast{.source = source, .out = handle.tensor}, {std::move(staging), handle.storage});
+  return info.Env().Undefined();
+}
+
+Napi::Value read_sync(const Napi::CallbackInfo& info) {
+  const TensorHandle& handle = handle_of(info[0]);
+  void* host = host_data(info, handle.tensor);
+  read_blocking(Environment::of(info.Env()).queue(), handle.tensor, {handle.storage}, host);
+  return info.Env().Undefined();
+}
+
+Napi::Value read(const Napi::CallbackInfo& info) {
+  const TensorHandle& handle = handle_of(info[0]);
+  void* host = host_data(info, handle.tensor);
+  Environment& environment = Environment::of(info.Env());
+  return environment.promise(info.Env(), info[1], [&](Queue::Done done) {
+    environment.queue().read(handle.tensor, {handle.storage}, host, std::move(done));
+  });
+}
+
+}  // namespace
+
+TensorHandle& handle_of(Napi::Value value) {
+  if (!value.IsExternal()) throw Error(kErrInvalidArgument, "tensor: expected a native tensor");
+  TensorHandle& handle = *value.As<Napi::External<TensorHandle>>().Data();
+  if (!handle.tensor.present) throw Error(kErrDisposed, "tensor: expected a live tensor, got a disposed one");
+  return handle;
+}
+
+void export_tensors(Napi::Env env, Napi::Object exports) {
+  exports.Set("allocate", Napi::Function::New(env, guarded<allocate>));
+  exports.Set("wrap", Napi::Function::New(env, guarded<wrap>));
+  exports.Set("release", Napi::Function::New(env, guarded<release_handle>));
+  exports.Set("write", Napi::Function::New(env, guarded<write>));
+  exports.Set("readSync", Napi::Function::New(env, guarded<read_sync>));
+  exports.Set("read", Napi::Function::New(env, guarded<read>));
+}
+
+}  // namespace moe::binding

@@ -1,0 +1,40 @@
+// Tensor handles: JavaScript externals that own a share of native memory.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+
+#include "binding/environment.h"
+#include "ops/tensor.h"
+
+namespace moe::binding {
+
+struct TensorHandle {
+  // The view's data pointer is the storage's. After release() storage is null and the tensor absent.
+  std::shared_ptr<Storage> storage;
+  Tensor tensor;
+  // What V8 was told and `memory()` counts; shared buffers count for nothing.
+  int64_t accounted = 0;
+  std::shared_ptr<Accounting> accounting;
+};
+
+// Throws Error ERR_DISPOSED for a released one.
+TensorHandle& handle_of(Napi::Value value);
+
+// Adds the functions that create, read, write and release tensors.
+void export_tensors(Napi::Env env, Napi::Object exports);
+
+// Wraps a native function so that its Errors, and C++ exceptions, become JavaScript ones.
+template <auto function>
+Napi::Value guarded(const Napi::CallbackInfo& info) {
+  try {
+    return function(info);
+  } catch (const Error& error) {
+    throw to_javascript(info.Env(), error);
+  } catch (const std::bad_alloc&) {
+    throw to_javascript(info.Env(), Error(kErrOutOfMemory, "memory: expected more than there is"));
+  }
+}
+
+}  // namespace moe::binding

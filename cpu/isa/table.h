@@ -1,0 +1,47 @@
+// All kernels of one instruction set, written once over V. A translation unit defines V and kTileRows, then
+// includes this inside an anonymous namespace: code compiled for one processor must never be linked into
+// another's table, so nothing here may have external linkage, and nothing may call inline functions that do.
+
+#include "cpu/isa/math.h"
+// The rest builds on it.
+#include "cpu/isa/activations.h"
+#include "cpu/isa/epilogues.h"
+#include "cpu/isa/units.h"
+// Packing and products build on units.
+#include "cpu/isa/pack.h"
+#include "cpu/isa/route_token.h"
+#include "cpu/isa/rows.h"
+#include "cpu/isa/tile_product.h"
+
+template <class Units, class T>
+constexpr void add_packing(Kernels& table, PanelKind kind, DType source) {
+  table.pack_k_contiguous[static_cast<int>(kind)][static_cast<int>(source)] = pack_k_contiguous<Units, T>;
+  table.pack_lanes_contiguous[static_cast<int>(kind)][static_cast<int>(source)] =
+      pack_lanes_contiguous<Units, T>;
+}
+
+template <class Units>
+constexpr void add_products(Kernels& table, PanelKind kind) {
+  fill_tile_products<Units>(table.tile_product[static_cast<int>(kind)],
+                            std::make_integer_sequence<int, kTileRows>{});
+}
+
+constexpr Kernels make_kernels(const char* name) {
+  Kernels table = {};
+  table.name = name;
+  table.width = V::kWidth;
+  table.tile_rows = kTileRows;
+  add_products<FloatUnits>(table, PanelKind::floats);
+  add_packing<FloatUnits, float>(table, PanelKind::floats, DType::float32);
+  add_packing<FloatUnits, bfloat16>(table, PanelKind::floats, DType::bfloat16);
+  add_packing<FloatUnits, float16>(table, PanelKind::floats, DType::float16);
+  table.store = store;
+  table.activate = activate;
+  table.activate_backward = activate_backward;
+  table.sum_rows = sum_rows;
+  table.dot = dot;
+  table.cast = cast;
+  table.route_token = route_token;
+  table.route_token_backward = route_token_backward;
+  return table;
+}

@@ -1,0 +1,19 @@
+// The unit of 32 bits that panels are made of: one float, unless an instruction set adds another kind
+// (isa_avx512bf16.cpp). Included inside an anonymous namespace after V.
+
+struct FloatUnits {
+  static constexpr int kSteps = 1;
+
+  // One unit of each of up to kWidth consecutive steps of k, from a row where they lie side by side; zeros
+  // after them.
+  template <class T>
+  static F load(const T* row, int64_t steps) {
+    return steps >= V::kWidth ? V::load(row) : V::load_n(row, static_cast<int>(steps));
+  }
+  // One unit of each of n lanes, from the rows of its steps of k (here one).
+  template <class T>
+  static F across(const T* row, const T* /*next*/, int n) {
+    return n == V::kWidth ? V::load(row) : V::load_n(row, n);
+  }
+  static F multiply_add(F a, F b, F sum) { return V::fma(a, b, sum); }
+};

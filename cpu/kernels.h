@@ -1,0 +1,159 @@
+// What one instruction set provides: a table of kernels, filled by its own translation unit (isa_*.cpp).
+//
+// Every kernel computes each output element by one fixed sequence of operations, whatever the tile, thread or
+// batch around it: a matrix product adds its terms in ascending k, one fused multiply-add each. That makes
+// results deterministic and batch-invariant, and lets tiles be chosen freely.
+#pragma once
+
+#include <cstdint>
+
+#include "ops/activation.h"
+#include "ops/dtype.h"
+#include "ops/router.h"
+
+namespace moe::cpu {
+
+// B panels hold two slivers of `width` lanes, so that a gated tile has gate lanes in one and up lanes in the
+// other.
+inline constexpr int kSlivers = 2;
+// Rows of the largest tile of any instruction set.
+inline constexpr int kMaxTileRows = 16;
+
+// How k steps are stored in panels. Both are units of 32 bits: one float, or two bfloat16 of consecutive k.
+enum class PanelKind : uint8_t { floats, bfloat16_pairs };
+inline constexpr int kPanelKinds = 2;
+
+// Steps of k in one unit.
+constexpr int steps_per_unit(PanelKind kind) {
+  return kind == PanelKind::bfloat16_pairs ? 2 : 1;
+}
+
+// Copies `lanes` ≤ `pitch` lanes over `steps` steps of k into panel[unit][pitch], converted; other lanes
+// become zero. Units past an odd end are zero. Up to `width` - 1 units after the panel may be overwritten.
+struct PackArgs {
+  const void* const* rows;  // stored rows: one per lane (k contiguous) or one per step (lanes contiguous)
+  int64_t offset;           // elements to skip in each stored row
+  int lanes;
+  int pitch;
+  int64_t steps;
+  float* panel;
+};
+using PackKernel = void (*)(const PackArgs&);
+
+// c[rows][2·width] (+)= Σ_unit a[unit][rows] · b[sliver][unit][width]
+struct TileProductArgs {
+  int64_t units;
+  const float* a;
+  const float* b0;
+  const float* b1;
+  float* c;
+  bool accumulate;  // add to c instead of starting at zero
+};
+using TileProduct = void (*)(const TileProductArgs&);
+
+// out[row][lane] (+)= c[row][lane] + bias[lane]
+struct StoreArgs {
+  const float* c;  // [rows][2·width]
+  int rows, lanes;
+  void* out;
+  int64_t out_stride;
+  DType dtype;
+  bool accumulate;
+  const void* bias;  // at lane 0, or null
+  DType bias_dtype;
+};
+
+// pre = c + bias, stored where asked; out = activation(pre). Ungated: 2·width lanes of one matrix; gated: c's
+// first sliver is the gate, its second the up part, `lanes` ≤ width.
+struct ActivateArgs {
+  Activation activation;
+  const float* c;
+  int rows, lanes;
+  const void* gate_bias;  // at lane 0, or null; ungated: unused
+  const void* up_bias;
+  DType bias_dtype;
+  void* gate_pre;  // at the tile's first element, or null
+  void* up_pre;
+  int64_t pre_stride;
+  void* out;  // may be null
+  int64_t out_stride;
+  DType dtype;
+};
+
+// c is the gradient of the activated row before weighting. d_pre = act'(pre)·weight·c; weighted =
+// weight·act(pre); dot[row] = ⟨c, act(pre)⟩ over these lanes.
+struct ActivateBackwardArgs {
+  Activation activation;
+  const float* c;  // [rows][2·width]
+  int rows, lanes;
+  const float* row_weights;  // one per row, or null for 1
+  const void* gate_pre;
+  const void* up_pre;
+  int64_t pre_stride;
+  void* gate_d_pre;
+  void* up_d_pre;
+  void* weighted;  // or null
+  int64_t weighted_stride;
+  float* dot;  // or null
+  int64_t dot_stride;
+  DType dtype;
+};
+
+// out[i] = Σ_j weights[j] · rows[j][i], in the order of j; weights of 1 where null
+struct SumRowsArgs {
+  const void* const* rows;
+  const float* weights;
+  int64_t count, width;
+  DType dtype;
+  void* out;
+  DType out_dtype;
+  bool accumulate;
+};
+
+struct Kernels {
+  const char* name;
+  int width;      // lanes of a register
+  int tile_rows;  // most rows of a tile
+  // By panel kind and rows - 1; null where the instruction set has no such product.
+  TileProduct tile_product[kPanelKinds][kMaxTileRows];
+  // By panel kind and source dtype (float32, bfloat16, float16); pairs come from bfloat16 alone.
+  PackKernel pack_k_contiguous[kPanelKinds][3];
+  PackKernel pack_lanes_contiguous[kPanelKinds][3];
+
+  void (*store)(const StoreArgs&);
+  void (*activate)(const ActivateArgs&);
+  void (*activate_backward)(const ActivateBackwardArgs&);
+  void (*sum_rows)(const SumRowsArgs&);
+  float (*dot)(const void* a, DType a_dtype, const void* b, DType b_dtype, int64_t width);
+  void (*cast)(const void* source, DType source_dtype, void* out, DType out_dtype, int64_t count);
+  // One token: logits [E] → K indices and weights. `scratch` holds E 32-bit words.
+  void (*route_token)(const RouterConfig&, const float* logits, int64_t experts, int32_t* indices,
+                      float* weights, int32_t* scratch);
+  // One token: gradient of the weights (or null) → gradient of the logits, added to `extra` where given.
+  // `scratch` holds 2·K floats.
+  void (*route_token_backward)(const RouterConfig&, const float* logits, int64_t experts,
+                               const int32_t* indices, const float* d_weights, const float* extra,
+                               float* d_logits, float* scratch);
+};
+
+// Each defined by the translation unit of its instruction set.
+extern const Kernels kBaselineKernels;
+#if defined(__x86_64__)
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+extern const Kernels kAvx512Bf16Kernels;
+#elif defined(__aarch64__)
+extern const Kernels kNeonKernels;
+#endif
+
+// The best table this processor runs, or the one that MOE_KERNELS_ISA names. Chosen once.
+const Kernels& kernels();
+
+// Names of every table this processor runs, best first.
+struct KernelList {
+  const Kernels* tables[8];
+  int count;
+};
+const KernelList& available_kernels();
+
+}  // namespace moe::cpu

@@ -1,0 +1,131 @@
+#include "cpu/memory.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <bit>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "ops/error.h"
+
+namespace moe::cpu {
+namespace {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+
+// Four sizes per power of two: at most a quarter of a block is waste.
+size_t size_class(size_t bytes) {
+  if (bytes <= 4 * kAlignment) return 4 * kAlignment;
+  const size_t below_step = std::bit_floor(bytes - 1) / 4 - 1;
+  return (bytes + below_step) & ~below_step;
+}
+
+size_t pool_limit() {
+  if (const char* given = std::getenv("MOE_KERNELS_POOL_BYTES")) return std::strtoull(given, nullptr, 10);
+  return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE)) / 8;
+}
+
+class Pool {
+ public:
+  void* take(size_t bytes) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (auto found = free_.find(bytes); found != free_.end() && !found->second.empty()) {
+        void* block = found->second.back();
+        found->second.pop_back();
+        pooled_ -= bytes;
+        return block;
+      }
+    }
+    void* block = fresh(bytes);
+    if (block == nullptr) {
+      trim();
+      block = fresh(bytes);
+    }
+    if (block == nullptr)
+      throw Error(kErrOutOfMemory, "memory: expected " + std::to_string(bytes) + " bytes, got none");
+    return block;
+  }
+
+  void give(void* block, size_t bytes) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (pooled_ + bytes <= limit_) {
+        free_[bytes].push_back(block);
+        pooled_ += bytes;
+        return;
+      }
+    }
+    std::free(block);
+  }
+
+  void trim() {
+    const std::lock_guard lock(mutex_);
+    for (auto& [bytes, blocks] : free_) {
+      for (void* block : blocks) std::free(block);
+    }
+    free_.clear();
+    pooled_ = 0;
+  }
+
+  size_t pooled() {
+    const std::lock_guard lock(mutex_);
+    return pooled_;
+  }
+
+ private:
+  static void* fresh(size_t bytes) {
+    const bool huge = bytes >= 2 * kHugePage;
+    const size_t alignment = huge ? kHugePage : kAlignment;
+    const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
+    if (rounded < bytes) return nullptr;
+    void* block = std::aligned_alloc(alignment, rounded);
+#ifdef MADV_HUGEPAGE
+    if (block != nullptr && huge) madvise(block, rounded, MADV_HUGEPAGE);
+#endif
+    return block;
+  }
+
+  std::mutex mutex_;
+  std::unordered_map<size_t, std::vector<void*>> free_;
+  size_t pooled_ = 0;
+  const size_t limit_ = pool_limit();
+};
+
+// Never destroyed: queues of other threads may still free memory while the process exits.
+Pool& pool() {
+  static Pool* const instance = new Pool;
+  return *instance;
+}
+
+class PooledStorage final : public Storage {
+ public:
+  PooledStorage(size_t bytes, size_t capacity) : Storage(pool().take(capacity), bytes), capacity_(capacity) {}
+  ~PooledStorage() override { pool().give(data(), capacity_); }
+
+ private:
+  const size_t capacity_;
+};
+
+}  // namespace
+
+std::shared_ptr<Storage> allocate_storage(size_t bytes) {
+  static const bool poison = std::getenv("MOE_KERNELS_POISON") != nullptr;
+  auto storage = std::make_shared<PooledStorage>(bytes, size_class(bytes));
+  if (poison) std::memset(storage->data(), 0xff, bytes);
+  return storage;
+}
+
+size_t pooled_bytes() {
+  return pool().pooled();
+}
+
+void trim_pool() {
+  pool().trim();
+}
+
+}  // namespace moe::cpu

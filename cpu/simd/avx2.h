@@ -1,0 +1,105 @@
+// Registers of 8 floats: AVX2, FMA, F16C. Included inside the anonymous namespace of a translation unit.
+
+struct V {
+  using F = __m256;
+  static constexpr int kWidth = 8;
+
+  static F zero() { return _mm256_setzero_ps(); }
+  static F set(float x) { return _mm256_set1_ps(x); }
+  static F load(const float* p) { return _mm256_loadu_ps(p); }
+  static void store(float* p, F x) { _mm256_storeu_ps(p, x); }
+
+  static F load(const bfloat16* p) { return from_bf16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+  static F load(const float16* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  // The first n elements of memory, zeros after them; n ≤ kWidth.
+  static F load_n(const float* p, int n) { return _mm256_maskload_ps(p, first(n)); }
+  template <class T>
+  static F load_n(const T* p, int n) {
+    if (n == kWidth) return load(p);
+    T whole[kWidth] = {};
+    std::memcpy(whole, p, static_cast<size_t>(n) * sizeof(T));
+    return load(whole);
+  }
+  static void store_n(float* p, F x, int n) { _mm256_maskstore_ps(p, first(n), x); }
+  static void store_n(bfloat16* p, F x, int n) { store_half(p, to_bf16(x), n); }
+  static void store_n(float16* p, F x, int n) {
+    store_half(p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT), n);
+  }
+
+  static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+  static F add(F a, F b) { return _mm256_add_ps(a, b); }
+  static F sub(F a, F b) { return _mm256_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
+  static F div(F a, F b) { return _mm256_div_ps(a, b); }
+  // Both return b where either is NaN.
+  static F max(F a, F b) { return _mm256_max_ps(a, b); }
+  static F min(F a, F b) { return _mm256_min_ps(a, b); }
+  static F abs(F a) { return _mm256_andnot_ps(set(-0.0f), a); }
+  // a > 0 ? b : c
+  static F if_positive(F a, F b, F c) { return _mm256_blendv_ps(c, b, _mm256_cmp_ps(a, zero(), _CMP_GT_OQ)); }
+  static F round(F a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  // 2^n of an integral n in the range of normal exponents.
+  static F pow2(F n) {
+    const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
+  }
+  static float sum(F a) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+  }
+
+  // Largest of n ints; n ≤ kWidth.
+  static int32_t max_of(const int32_t* p, int n) {
+    int32_t largest = INT32_MIN;
+    for (int i = 0; i < n; ++i) largest = p[i] > largest ? p[i] : largest;
+    return largest;
+  }
+
+  static void transpose(F r[8]) {
+    F t[8];
+    for (int i = 0; i < 8; i += 2) {
+      t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+      t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    F u[8];
+    for (int i = 0; i < 8; i += 4) {
+      u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+      u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+      u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+      u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; ++i) {
+      r[i] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
+      r[i + 4] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
+    }
+  }
+
+ private:
+  static __m256i first(int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static F from_bf16(__m128i bits) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+  }
+  // Round to nearest even; NaN stays NaN.
+  static __m128i to_bf16(F x) {
+    const __m256i bits = _mm256_castps_si256(x);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    const __m256i high = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(high, high), 0x08);
+    return _mm256_castsi256_si128(packed);
+  }
+  static void store_half(void* p, __m128i x, int n) {
+    if (n == kWidth) {
+      _mm_storeu_si128(static_cast<__m128i*>(p), x);
+    } else {
+      std::memcpy(p, &x, static_cast<size_t>(n) * 2);
+    }
+  }
+};

@@ -1,0 +1,98 @@
+// Registers of 16 floats: AVX-512 F, BW, DQ, VL. Included inside the anonymous namespace of a translation
+// unit.
+
+struct V {
+  using F = __m512;
+  using Mask = __mmask16;
+  static constexpr int kWidth = 16;
+
+  static Mask first(int n) { return static_cast<Mask>((1u << n) - 1); }
+
+  static F zero() { return _mm512_setzero_ps(); }
+  static F set(float x) { return _mm512_set1_ps(x); }
+  static F load(const float* p) { return _mm512_loadu_ps(p); }
+  static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+
+  // The first n elements of memory, zeros after them; n ≤ kWidth.
+  static F load_n(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
+  static F load_n(const bfloat16* p, int n) { return from_bf16(_mm256_maskz_loadu_epi16(first(n), p)); }
+  static F load_n(const float16* p, int n) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(n), p)); }
+  static F load(const bfloat16* p) {
+    return from_bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static F load(const float16* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static void store_n(float* p, F x, int n) { _mm512_mask_storeu_ps(p, first(n), x); }
+  static void store_n(bfloat16* p, F x, int n) { _mm256_mask_storeu_epi16(p, first(n), to_bf16(x)); }
+  static void store_n(float16* p, F x, int n) {
+    _mm256_mask_storeu_epi16(p, first(n), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+  }
+
+  static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F add(F a, F b) { return _mm512_add_ps(a, b); }
+  static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F div(F a, F b) { return _mm512_div_ps(a, b); }
+  // Both return b where either is NaN.
+  static F max(F a, F b) { return _mm512_max_ps(a, b); }
+  static F min(F a, F b) { return _mm512_min_ps(a, b); }
+  static F abs(F a) { return _mm512_abs_ps(a); }
+  // a > 0 ? b : c
+  static F if_positive(F a, F b, F c) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, zero(), _CMP_GT_OQ), c, b);
+  }
+  static F round(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  // 2^n of an integral n in the range of normal exponents.
+  static F pow2(F n) {
+    const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23));
+  }
+  static float sum(F a) { return _mm512_reduce_add_ps(a); }
+
+  // Largest of n ints; n ≤ kWidth.
+  static int32_t max_of(const int32_t* p, int n) {
+    const __m512i lowest = _mm512_set1_epi32(INT32_MIN);
+    return _mm512_reduce_max_epi32(_mm512_mask_loadu_epi32(lowest, first(n), p));
+  }
+
+  static void transpose(F r[16]) {
+    F t[16];
+    for (int i = 0; i < 16; i += 2) {
+      t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+      t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    // Each 128-bit lane now becomes a 4 x 4 block.
+    for (int i = 0; i < 16; i += 4) {
+      r[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
+      r[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xee);
+      r[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+      r[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    // Then the 128-bit lanes themselves are a 4 x 4 matrix to transpose.
+    for (int i = 0; i < 4; ++i) {
+      const F a = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88), b = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd);
+      const F c = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0x88),
+              d = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0xdd);
+      t[i] = _mm512_shuffle_f32x4(a, c, 0x88);
+      t[i + 4] = _mm512_shuffle_f32x4(b, d, 0x88);
+      t[i + 8] = _mm512_shuffle_f32x4(a, c, 0xdd);
+      t[i + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
+    }
+    for (int i = 0; i < 16; ++i) r[i] = t[i];
+  }
+
+ private:
+  static F from_bf16(__m256i bits) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
+  // Round to nearest even in integers: the instruction of AVX-512 BF16 would flush denormals. NaN stays NaN.
+  static __m256i to_bf16(F x) {
+    const __m512i bits = _mm512_castps_si512(x);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+    const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_blend_epi32(nan, rounded, quiet), 16));
+  }
+};

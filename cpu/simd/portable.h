@@ -1,0 +1,123 @@
+// Registers of 4 floats in the compiler's vector extension: any processor, and the structure that NEON
+// shares. Included inside the anonymous namespace of a translation unit.
+
+struct V {
+  typedef float F __attribute__((vector_size(16)));
+  typedef int32_t I __attribute__((vector_size(16)));
+  static constexpr int kWidth = 4;
+
+  static F zero() { return F{}; }
+  static F set(float x) { return F{x, x, x, x}; }
+
+  template <class T>
+  static F load(const T* p) {
+    return F{widen(p[0]), widen(p[1]), widen(p[2]), widen(p[3])};
+  }
+  static F load(const float* p) {
+    F x;
+    std::memcpy(&x, p, sizeof x);
+    return x;
+  }
+  static void store(float* p, F x) { std::memcpy(p, &x, sizeof x); }
+  // The first n elements of memory, zeros after them; n ≤ kWidth.
+  template <class T>
+  static F load_n(const T* p, int n) {
+    F x = zero();
+    for (int i = 0; i < n; ++i) x[i] = widen(p[i]);
+    return x;
+  }
+  template <class T>
+  static void store_n(T* p, F x, int n) {
+    for (int i = 0; i < n; ++i) narrow(x[i], p[i]);
+  }
+
+#if defined(__aarch64__)
+  static F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
+  static F round(F a) { return vrndnq_f32(a); }
+#else
+  static F fma(F a, F b, F c) { return a * b + c; }
+  // Adding and taking away 1.5 · 2^23 rounds to nearest even where |a| < 2^22.
+  static F round(F a) {
+    const F magic = set(12582912.0f);
+    return (a + magic) - magic;
+  }
+#endif
+  static F add(F a, F b) { return a + b; }
+  static F sub(F a, F b) { return a - b; }
+  static F mul(F a, F b) { return a * b; }
+  static F div(F a, F b) { return a / b; }
+  // Both return b where either is NaN.
+  static F max(F a, F b) { return a > b ? a : b; }
+  static F min(F a, F b) { return a < b ? a : b; }
+  static F abs(F a) { return (F)((I)a & 0x7fffffff); }
+  // a > 0 ? b : c
+  static F if_positive(F a, F b, F c) { return a > zero() ? b : c; }
+  // 2^n of an integral n in the range of normal exponents.
+  static F pow2(F n) { return (F)((__builtin_convertvector(n, I) + 127) << 23); }
+  static float sum(F a) { return (a[0] + a[2]) + (a[1] + a[3]); }
+
+  // Largest of n ints; n ≤ kWidth.
+  static int32_t max_of(const int32_t* p, int n) {
+    int32_t largest = INT32_MIN;
+    for (int i = 0; i < n; ++i) largest = p[i] > largest ? p[i] : largest;
+    return largest;
+  }
+
+  static void transpose(F r[4]) {
+    const F a = __builtin_shufflevector(r[0], r[1], 0, 4, 1, 5),
+            b = __builtin_shufflevector(r[0], r[1], 2, 6, 3, 7);
+    const F c = __builtin_shufflevector(r[2], r[3], 0, 4, 1, 5),
+            d = __builtin_shufflevector(r[2], r[3], 2, 6, 3, 7);
+    r[0] = __builtin_shufflevector(a, c, 0, 1, 4, 5);
+    r[1] = __builtin_shufflevector(a, c, 2, 3, 6, 7);
+    r[2] = __builtin_shufflevector(b, d, 0, 1, 4, 5);
+    r[3] = __builtin_shufflevector(b, d, 2, 3, 6, 7);
+  }
+
+ private:
+  static uint32_t bits_of(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits;
+  }
+  static float float_of(uint32_t bits) {
+    float x;
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+  }
+
+  static float widen(float x) { return x; }
+  static float widen(bfloat16 x) { return float_of(static_cast<uint32_t>(x.bits) << 16); }
+  // Shifting the 15 exponent and mantissa bits into place leaves the exponent 112 too small; a product
+  // repairs it, for denormals too.
+  static float widen(float16 x) {
+    const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000) << 16;
+    const uint32_t magnitude = static_cast<uint32_t>(x.bits & 0x7fff) << 13;
+    if (magnitude >= 0x0f800000) return float_of(sign | 0x70000000 | magnitude);  // infinity, NaN
+    return float_of(sign | bits_of(float_of(magnitude) * 0x1p112f));
+  }
+
+  static void narrow(float x, float& out) { out = x; }
+  static void narrow(float x, bfloat16& out) {
+    const uint32_t bits = bits_of(x);
+    const uint32_t rounded = x != x ? bits | 0x400000 : bits + 0x7fff + ((bits >> 16) & 1);
+    out.bits = static_cast<uint16_t>(rounded >> 16);
+  }
+  static void narrow(float x, float16& out) {
+    const uint32_t sign = (bits_of(x) >> 16) & 0x8000;
+    const uint32_t magnitude = bits_of(x) & 0x7fffffff;
+    uint32_t half;
+    if (magnitude > 0x7f800000) {
+      half = 0x7e00 | ((magnitude >> 13) & 0x3ff);  // NaN
+    } else if (magnitude >= 0x477ff000) {
+      half = 0x7c00;  // rounds to infinity
+    } else if (magnitude >= 0x38800000) {
+      half = (magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+    } else {
+      // Denormal: adding one half aligns the last kept bit with the last bit of the sum, which rounds to
+      // nearest even.
+      half = bits_of(float_of(magnitude) + 0.5f) - 0x3f000000;
+    }
+    out.bits = static_cast<uint16_t>(sign | half);
+  }
+};

@@ -1,0 +1,270 @@
+// The last trusted gate: shapes and dtypes of every op, whatever the caller in front of it checked.
+#include <initializer_list>
+#include <string>
+
+#include "ops/error.h"
+#include "ops/op.h"
+
+namespace moe {
+namespace {
+
+using Dims = std::initializer_list<int64_t>;
+constexpr int64_t kAny = -1;
+
+std::string text_of(std::span<const int64_t> dims) {
+  std::string text = "[";
+  for (size_t axis = 0; axis < dims.size(); ++axis) {
+    if (axis > 0) text += ", ";
+    text += dims[axis] == kAny ? "*" : std::to_string(dims[axis]);
+  }
+  return text + "]";
+}
+
+void expect_shape(const char* name, const Tensor& tensor, Dims dims) {
+  bool matches = tensor.present && tensor.rank == static_cast<int>(dims.size());
+  int axis = 0;
+  for (int64_t size : dims) {
+    matches = matches && (size == kAny || tensor.dim(axis) == size);
+    ++axis;
+  }
+  if (matches) return;
+  throw Error(kErrShape, std::string(name) + ": expected shape " + text_of({dims.begin(), dims.size()}) +
+                             ", got " + (tensor.present ? text_of(tensor.shape()) : "nothing"));
+}
+
+void expect(const char* name, const Tensor& tensor, DType dtype, Dims dims) {
+  expect_shape(name, tensor, dims);
+  if (tensor.dtype == dtype) return;
+  throw Error(kErrDType,
+              std::string(name) + ": expected dtype " + name_of(dtype) + ", got " + name_of(tensor.dtype));
+}
+
+void expect_float(const char* name, const Tensor& tensor, Dims dims) {
+  expect_shape(name, tensor, dims);
+  if (is_float(tensor.dtype)) return;
+  throw Error(kErrDType, std::string(name) + ": expected a float dtype, got " + name_of(tensor.dtype));
+}
+
+// Parameters beside activations of `dtype`: biases, router weights and gradients may be float32 instead.
+void expect_wide(const char* name, const Tensor& tensor, DType dtype, Dims dims) {
+  if (tensor.present && tensor.dtype == DType::float32) dtype = DType::float32;
+  expect(name, tensor, dtype, dims);
+}
+
+void require(bool holds, const char* sentence) {
+  if (!holds) throw Error(kErrInvalidArgument, sentence);
+}
+
+void check_router(const RouterConfig& router, int64_t experts) {
+  require(router.top_k >= 1 && router.top_k <= experts, "topK: expected 1 to the number of experts");
+  require(static_cast<size_t>(router.score) < kScoreNames.size(), "score: expected a known score function");
+  require(static_cast<size_t>(router.softmax_over) < kSoftmaxOverNames.size(),
+          "softmaxOver: expected all or selected");
+}
+
+void check_activation(Activation activation) {
+  require(static_cast<size_t>(activation) < kActivationNames.size(),
+          "activation: expected a known activation");
+}
+
+void check(const Fill& op) {
+  require(op.out.present && is_float(op.out.dtype), "out: expected a float tensor");
+}
+
+void check(const Cast& op) {
+  require(op.source.present && op.out.present, "source, out: expected tensors");
+  require(op.source.elements() == op.out.elements(), "out: expected as many elements as source");
+  const bool same = op.source.dtype == op.out.dtype;
+  const bool to_or_from_f32 = op.source.dtype == DType::float32 || op.out.dtype == DType::float32;
+  require(same || to_or_from_f32 || (is_float(op.source.dtype) && is_float(op.out.dtype)),
+          "dtype: expected float32 to or from int32");
+}
+
+void check(const Route& op) {
+  expect("logits", op.logits, DType::float32, {kAny, kAny});
+  const int64_t T = op.logits.dim(0), E = op.logits.dim(1), K = op.router.top_k;
+  check_router(op.router, E);
+  if (op.x) {
+    expect_float("x", op.x, {T, kAny});
+    expect_wide("weight", op.weight, op.x.dtype, {E, op.x.dim(1)});
+    if (op.bias) expect_wide("bias", op.bias, op.weight.dtype, {E});
+  }
+  expect("indices", op.indices, DType::int32, {T, K});
+  expect("weights", op.weights, DType::float32, {T, K});
+  expect("counts", op.counts, DType::int32, {E});
+}
+
+void check(const RouteBackward& op) {
+  expect("logits", op.logits, DType::float32, {kAny, kAny});
+  const int64_t T = op.logits.dim(0), E = op.logits.dim(1), K = op.router.top_k;
+  check_router(op.router, E);
+  expect("indices", op.indices, DType::int32, {T, K});
+  if (op.d_weights) expect("dWeights", op.d_weights, DType::float32, {T, K});
+  if (op.extra_d_logits) expect("dLogits", op.extra_d_logits, DType::float32, {T, E});
+  expect("dLogits", op.d_logits, DType::float32, {T, E});
+  if (op.dx) {
+    expect_float("weight", op.weight, {E, kAny});
+    expect_float("dx", op.dx, {T, op.weight.dim(1)});
+  }
+  if (op.d_weight) {
+    expect_float("x", op.x, {T, kAny});
+    expect_float("dWeight", op.d_weight, {E, op.x.dim(1)});
+  }
+  if (op.d_bias) expect_float("dBias", op.d_bias, {E});
+}
+
+void check(const Dispatch& op) {
+  expect("indices", op.indices, DType::int32, {kAny, kAny});
+  expect("offsets", op.offsets, DType::int32, {kAny});
+  require(op.offsets.dim(0) >= 2, "offsets: expected at least one expert");
+  expect("rowSlot", op.row_slot, DType::int32, {op.indices.elements()});
+  expect("slotRow", op.slot_row, DType::int32, {op.indices.dim(0), op.indices.dim(1)});
+}
+
+void check(const Gather& op) {
+  expect_float("x", op.x, {kAny, kAny});
+  const int64_t R = op.x.dim(0) * op.top_k;
+  expect("rowSlot", op.row_slot, DType::int32, {R});
+  expect("rows", op.rows, op.x.dtype, {R, op.x.dim(1)});
+}
+
+void check(const Combine& op) {
+  expect("slotRow", op.slot_row, DType::int32, {kAny, kAny});
+  const int64_t T = op.slot_row.dim(0), K = op.slot_row.dim(1);
+  expect_float("rows", op.rows, {T * K, kAny});
+  if (op.weights) expect("weights", op.weights, DType::float32, {T, K});
+  expect("y", op.y, op.rows.dtype, {T, op.rows.dim(1)});
+}
+
+void check(const CombineBackward& op) {
+  expect_float("dy", op.dy, {kAny, kAny});
+  const int64_t T = op.dy.dim(0), H = op.dy.dim(1), K = op.top_k;
+  expect("rowSlot", op.row_slot, DType::int32, {T * K});
+  if (op.weights) expect("weights", op.weights, DType::float32, {T, K});
+  expect("dRows", op.d_rows, op.dy.dtype, {T * K, H});
+  if (!op.d_weights) return;
+  expect("rows", op.rows, op.dy.dtype, {T * K, H});
+  expect("dWeights", op.d_weights, DType::float32, {T, K});
+}
+
+void check(const GroupedMatmul& op) {
+  check_activation(op.activation);
+  expect_float("rows", op.rows, {kAny, kAny});
+  const int64_t R = op.rows.dim(0);
+  expect("weight", op.weight, op.rows.dtype, {kAny, kAny, op.rows.dim(1)});
+  const int64_t E = op.weight.dim(0), N = op.weight.dim(1);
+  require(!is_gated(op.activation) || N % 2 == 0, "weight: expected an even number of output rows");
+  expect("offsets", op.offsets, DType::int32, {E + 1});
+  if (op.bias) expect_wide("bias", op.bias, op.weight.dtype, {E, N});
+  expect("out", op.out, op.rows.dtype, {R, is_gated(op.activation) ? N / 2 : N});
+  if (op.pre_activation) expect("preActivation", op.pre_activation, op.rows.dtype, {R, N});
+}
+
+void check(const GroupedMatmulDgrad& op) {
+  check_activation(op.activation);
+  expect_float("dOut", op.d_out, {kAny, kAny});
+  const DType dtype = op.d_out.dtype;
+  const int64_t R = op.d_out.dim(0);
+  expect("weight", op.weight, dtype, {kAny, op.d_out.dim(1), kAny});
+  const int64_t C = op.weight.dim(2) * (is_gated(op.activation) ? 2 : 1);
+  expect("offsets", op.offsets, DType::int32, {op.weight.dim(0) + 1});
+  if (op.activation != Activation::identity) expect("preActivation", op.pre_activation, dtype, {R, C});
+  expect("dRows", op.d_rows, dtype, {R, C});
+}
+
+void check(const GroupedMatmulWgrad& op) {
+  expect_float("dOut", op.d_out, {kAny, kAny});
+  const DType dtype = op.d_out.dtype;
+  const int64_t N = op.d_out.dim(1);
+  expect("rows", op.rows, dtype, {op.d_out.dim(0), kAny});
+  expect("offsets", op.offsets, DType::int32, {kAny});
+  const int64_t E = op.offsets.dim(0) - 1;
+  require(E >= 1, "offsets: expected at least one group");
+  expect_wide("dWeight", op.d_weight, dtype, {E, N, op.rows.dim(1)});
+  if (op.d_bias) expect_wide("dBias", op.d_bias, dtype, {E, N});
+}
+
+struct ExpertDims {
+  int64_t experts, hidden, intermediate;
+};
+
+// Weights must have the activations' dtype; gradients and biases may be float32 beside them.
+void check_experts(const ExpertTensors& experts, Activation activation, DType dtype, bool gradients,
+                   ExpertDims dims) {
+  const auto [E, H, I] = dims;
+  const auto weight = [&](const char* name, const Tensor& tensor, Dims shape) {
+    gradients ? expect_wide(name, tensor, dtype, shape) : expect(name, tensor, dtype, shape);
+  };
+  const auto bias = [&](const char* name, const Tensor& tensor, Dims shape) {
+    if (tensor) expect_wide(name, tensor, dtype, shape);
+  };
+  weight("experts.down", experts.down, {E, H, I});
+  if (is_gated(activation) && experts.gate_up) {
+    weight("experts.gateUp", experts.gate_up, {E, 2 * I, H});
+  } else {
+    weight("experts.up", experts.up, {E, I, H});
+    if (is_gated(activation)) weight("experts.gate", experts.gate, {E, I, H});
+  }
+  bias("experts.gateUpBias", experts.gate_up_bias, {E, 2 * I});
+  bias("experts.gateBias", experts.gate_bias, {E, I});
+  bias("experts.upBias", experts.up_bias, {E, I});
+  bias("experts.downBias", experts.down_bias, {E, H});
+}
+
+// What both directions share: x, the dispatch, the routing weights and the experts.
+template <class Experts>
+ExpertDims check_layer(const Experts& op) {
+  check_activation(op.activation);
+  expect_float("x", op.x, {kAny, kAny});
+  const int64_t T = op.x.dim(0), H = op.x.dim(1);
+  expect("slotRow", op.slot_row, DType::int32, {T, kAny});
+  const int64_t K = op.slot_row.dim(1);
+  expect("rowSlot", op.row_slot, DType::int32, {T * K});
+  expect("weights", op.weights, DType::float32, {T, K});
+  expect("experts.down", op.experts.down, op.x.dtype, {kAny, H, kAny});
+  const ExpertDims dims = {op.experts.down.dim(0), H, op.experts.down.dim(2)};
+  expect("offsets", op.offsets, DType::int32, {dims.experts + 1});
+  check_experts(op.experts, op.activation, op.x.dtype, false, dims);
+  const int64_t width = (is_gated(op.activation) ? 2 : 1) * dims.intermediate;
+  if (op.pre_activation) expect("preActivation", op.pre_activation, op.x.dtype, {T * K, width});
+  return dims;
+}
+
+void check(const ExpertsForward& op) {
+  check_layer(op);
+  expect("y", op.y, op.x.dtype, {op.x.dim(0), op.x.dim(1)});
+}
+
+void check(const ExpertsBackward& op) {
+  const ExpertDims dims = check_layer(op);
+  expect("dy", op.dy, op.x.dtype, {op.x.dim(0), op.x.dim(1)});
+  expect("dx", op.dx, op.x.dtype, {op.x.dim(0), op.x.dim(1)});
+  expect("dWeights", op.d_weights, DType::float32, {op.weights.dim(0), op.weights.dim(1)});
+  check_experts(op.gradients, op.activation, op.x.dtype, true, dims);
+}
+
+}  // namespace
+
+void validate(const Op& op) {
+  std::visit([](const auto& description) { check(description); }, op);
+}
+
+const char* name_of(const Op& op) {
+  // In the order of the variant's alternatives.
+  static constexpr std::array<const char*, std::variant_size_v<Op>> kNames = {"fill",
+                                                                              "cast",
+                                                                              "route",
+                                                                              "routeBackward",
+                                                                              "dispatch",
+                                                                              "gather",
+                                                                              "combine",
+                                                                              "combineBackward",
+                                                                              "groupedMatmul",
+                                                                              "groupedMatmulDgrad",
+                                                                              "groupedMatmulWgrad",
+                                                                              "expertsForward",
+                                                                              "expertsBackward"};
+  return kNames[op.index()];
+}
+
+}  // namespace moe

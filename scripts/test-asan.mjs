@@ -1,0 +1,18 @@
+// Runs the native side of the test suite under AddressSanitizer and UndefinedBehaviorSanitizer. Node itself is not
+// instrumented, so the sanitizer's library is preloaded and leaks, which would be Node's, are not reported.
+import { execFileSync, spawnSync } from 'node:child_process';
+import { resolve } from 'node:path';
+
+const library = execFileSync('g++', ['-print-file-name=libasan.so'], { encoding: 'utf8' }).trim();
+const suites = ['test/conformance', 'test/lifetime/dispose', 'test/lifetime/queue-errors', 'test/lifetime/zero-copy'];
+const { status } = spawnSync('npx', ['vitest', 'run', ...suites, ...process.argv.slice(2)], {
+  stdio: 'inherit',
+  env: {
+    ...process.env,
+    LD_PRELOAD: library,
+    ASAN_OPTIONS: 'detect_leaks=0:abort_on_error=1',
+    UBSAN_OPTIONS: 'print_stacktrace=1',
+    MOE_KERNELS_BINARY: resolve('build/asan/RelWithDebInfo/moe_kernels.node'),
+  },
+});
+process.exit(status ?? 1);

@@ -1,0 +1,92 @@
+// `moe-kernels bench`: a layer checked, then timed, for every dtype and pass asked for.
+
+import { type BenchResult, runBench, WrongResult } from '../../bench/run.ts';
+import { type LayerShape, PASSES, parseShape } from '../../bench/shapes.ts';
+import { checkActivation } from '../activation.ts';
+import { checkInteger, checkOneOf } from '../check.ts';
+import { setThreads } from '../device.ts';
+import { describe, FLOAT_DTYPES } from '../dtype.ts';
+import { badArgument } from '../errors.ts';
+import { checkDevice, type DeviceName } from '../tensor.ts';
+import { type ExitCode, printComparisons, printJson, printLine, printTable, writeError } from './output.ts';
+
+/** Options as they stand on the command line. */
+export interface BenchCommandOptions {
+  shape: string;
+  activation?: string;
+  dtype: string;
+  pass: string;
+  device: DeviceName;
+  threads?: string;
+  minTime: string;
+  json: boolean;
+}
+
+export async function bench(options: BenchCommandOptions): Promise<ExitCode> {
+  const { device, json } = options;
+  checkDevice('--device', device);
+  const shape = parseLayer(options);
+  const dtypes = parseList('--dtype', options.dtype, FLOAT_DTYPES);
+  const passes = parseList('--pass', options.pass, PASSES);
+  const minTimeMs = 1000 * checkPositive('--min-time', options.minTime);
+  if (options.threads !== undefined) setThreads(checkInteger('--threads', Number(options.threads), 1, 1024));
+  const results: BenchResult[] = [];
+  let exitCode: ExitCode = 0;
+  for (const dtype of dtypes) {
+    const run = runBench({ name: options.shape, shape, dtype, device, passes, minTimeMs });
+    if (!(await collect(run, results, json))) exitCode = 1;
+  }
+  if (!json && results.length > 0) printResults(results);
+  return exitCode;
+}
+
+/** Whether the run came to its end; if not, the result was wrong, and that has been said. */
+async function collect(
+  run: AsyncIterable<BenchResult>,
+  results: BenchResult[],
+  json: boolean,
+): Promise<boolean> {
+  try {
+    for await (const result of run) {
+      if (json) printJson(result);
+      else results.push(result);
+    }
+    return true;
+  } catch (error) {
+    if (!(error instanceof WrongResult)) throw error;
+    if (!json) printComparisons(error.comparisons);
+    writeError({ code: 'ERR_WRONG_RESULT', message: error.message }, json);
+    return false;
+  }
+}
+
+function parseLayer({ shape: text, activation }: BenchCommandOptions): LayerShape {
+  const shape = parseShape('--shape', text);
+  if (activation === undefined) return shape;
+  return { ...shape, activation: checkActivation('--activation', activation) };
+}
+
+function parseList<T extends string>(name: string, text: string, choices: readonly T[]): T[] {
+  return [...new Set(text.split(',').map(part => checkOneOf(name, part, choices)))];
+}
+
+function checkPositive(name: string, text: string): number {
+  const value = Number(text);
+  if (value > 0 && value < Infinity) return value;
+  throw badArgument('ERR_INVALID_ARGUMENT', name, 'a positive number', describe(text));
+}
+
+function printResults(results: readonly BenchResult[]): void {
+  const { shape, tokens, hidden, intermediate, experts, topK, activation, device, instructionSet } =
+    results[0]!;
+  const sizes = `T ${tokens}, H ${hidden}, I ${intermediate}, E ${experts}, K ${topK}`;
+  printLine(
+    `${shape}: ${sizes}, ${activation}, on ${device} (${instructionSet}); checked against the reference first`,
+  );
+  const rows = results.map(({ dtype, pass, threads, medianMs, minMs, tflops, runs }) => [
+    ...[dtype, pass, `${threads}`, medianMs.toFixed(2), minMs.toFixed(2)],
+    ...[tflops.toPrecision(3), `${runs}`],
+  ]);
+  const head = ['dtype', 'pass', 'threads', 'median ms', 'min ms', 'TFLOP/s', 'runs'];
+  printTable(head, rows, ['left', 'left', 'right', 'right', 'right', 'right', 'right']);
+}

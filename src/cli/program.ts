@@ -1,0 +1,97 @@
+// The commands, their options and their help. A command's own code is loaded when it runs, so that help, the version and
+// usage errors need no native addon.
+
+import { Command, CommanderError, Option } from 'commander';
+import { FLOAT_DTYPES } from '../dtype.ts';
+import { packageVersion } from '../package.ts';
+import type { DeviceName } from '../tensor.ts';
+import { type ExitCode, reportError } from './output.ts';
+
+const EXIT_CODES = `
+Exit codes:
+  0  everything holds
+  1  a result does not hold
+  2  wrong usage, an unreadable file, or something unsupported`;
+
+/** Runs one command line and returns its exit code; whatever goes wrong is said in one sentence on stderr. */
+export async function runCommandLine(args: readonly string[]): Promise<ExitCode> {
+  const json = args.includes('--json');
+  let exitCode: ExitCode = 0;
+  const program = commandLine(code => {
+    exitCode = code;
+  });
+  try {
+    await program.parseAsync(args, { from: 'user' });
+    return exitCode;
+  } catch (error) {
+    if (error instanceof CommanderError && error.exitCode === 0) return 0;
+    return reportError(error, json);
+  }
+}
+
+function commandLine(finish: (code: ExitCode) => void): Command {
+  const program = new Command('moe-kernels')
+    .description('Native Mixture-of-Experts kernels: what runs here, whether it is right, how fast it is.')
+    .version(packageVersion())
+    .exitOverride()
+    // Errors are reported in one place, by runCommandLine.
+    .configureOutput({ writeErr: () => {} })
+    .addHelpText('after', EXIT_CODES);
+  addInfo(program, finish);
+  addVerify(program, finish);
+  addBench(program, finish);
+  return program;
+}
+
+function addInfo(program: Command, finish: (code: ExitCode) => void): void {
+  program
+    .command('info')
+    .description('version, binary, instruction set, threads and devices')
+    .addOption(jsonOption())
+    .action(async options => {
+      const { info } = await import('./info.ts');
+      finish(info(options));
+    });
+}
+
+function addVerify(program: Command, finish: (code: ExitCode) => void): void {
+  program
+    .command('verify')
+    .description('run golden cases forward and backward, and hold every result against its bound')
+    .argument('<file...>', 'golden cases (.safetensors)')
+    .addOption(deviceOption())
+    .addOption(new Option('--dtype <dtype>', 'dtype of the layer').choices(FLOAT_DTYPES).default('float32'))
+    .addOption(jsonOption())
+    .addHelpText('after', EXIT_CODES)
+    .action(async (files, options) => {
+      const { verify } = await import('./verify.ts');
+      finish(await verify(files, options));
+    });
+}
+
+function addBench(program: Command, finish: (code: ExitCode) => void): void {
+  program
+    .command('bench')
+    .description('check a layer of random weights against the reference, then time it')
+    .option(
+      '--shape <shape>',
+      'mixtral-mini, deepseek-mini, qwen3-mini, switch-mini, or T,H,I,E,K',
+      'mixtral-mini',
+    )
+    .option('--activation <name>', 'activation of the experts (default: the shape’s own, else swiglu)')
+    .option('--dtype <list>', `any of ${FLOAT_DTYPES.join(', ')}, separated by commas`, 'float32')
+    .option('--pass <list>', 'any of forward, backward, both, separated by commas', 'both')
+    .addOption(deviceOption())
+    .option('--threads <count>', 'threads of the CPU backend (default: every core)')
+    .option('--min-time <seconds>', 'how long to measure each pass', '2')
+    .addOption(jsonOption())
+    .addHelpText('after', EXIT_CODES)
+    .action(async options => {
+      const { bench } = await import('./bench.ts');
+      finish(await bench(options));
+    });
+}
+
+const jsonOption = () => new Option('--json', 'one JSON object per line, errors included').default(false);
+const deviceOption = () =>
+  new Option('--device <device>', 'where to run').default('cpu' satisfies DeviceName);

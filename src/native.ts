@@ -1,0 +1,107 @@
+// Loads the addon and says what it exports. Nothing else in the package touches the binary.
+
+import { createRequire } from 'node:module';
+import { MoeError } from './errors.ts';
+import { packageRoot } from './package.ts';
+
+/** An opaque tensor of the addon: native memory, its dtype and its shape. */
+export interface NativeTensor {
+  readonly __native: 'tensor';
+}
+
+/** Arguments of a native op: tensors by name, enumerations by their index in `Native.enums`, flags and numbers. */
+export type NativeArgs = Record<string, NativeTensor | number | boolean | undefined>;
+
+export interface NativeInfo {
+  readonly instructionSet: string;
+  readonly instructionSets: readonly string[];
+  readonly cores: number;
+  readonly cuda: string;
+}
+
+export interface NativeMemory {
+  readonly tensors: number;
+  readonly bytes: number;
+  readonly pooledBytes: number;
+}
+
+/** Ops the queue runs in order; each checks shapes once more, enqueues and returns. */
+export type NativeOp =
+  | 'fill'
+  | 'cast'
+  | 'route'
+  | 'routeBackward'
+  | 'dispatch'
+  | 'gather'
+  | 'combine'
+  | 'combineBackward'
+  | 'groupedMatmul'
+  | 'groupedMatmulDgrad'
+  | 'groupedMatmulWgrad'
+  | 'expertsForward'
+  | 'expertsBackward';
+
+export type Native = Record<NativeOp, (args: NativeArgs) => void> & {
+  readonly enums: Readonly<Record<'dtype' | 'activation' | 'score' | 'softmaxOver', readonly string[]>>;
+  info(): NativeInfo;
+  memory(): NativeMemory;
+  trimPool(): void;
+  setThreads(count: number): void;
+  getThreads(): number;
+  /** Uninitialised memory for a tensor. */
+  allocate(dtype: number, shape: readonly number[]): NativeTensor;
+  /** A tensor over the caller's buffer, which is kept alive as long as native code may touch it. */
+  wrap(dtype: number, shape: readonly number[], view: ArrayBufferView): NativeTensor;
+  release(tensor: NativeTensor): void;
+  /** Enqueues a copy of `view` (staged at the call) into the tensor. */
+  write(tensor: NativeTensor, view: ArrayBufferView): void;
+  readSync(tensor: NativeTensor, into: ArrayBufferView): void;
+  read(tensor: NativeTensor, into: ArrayBufferView): Promise<void>;
+  synchronize(): void;
+  finished(): Promise<void>;
+};
+
+const require = createRequire(import.meta.url);
+
+/** Environment variable that names the exact addon file to load instead of searching for one. */
+export const BINARY_VARIABLE = 'MOE_KERNELS_BINARY';
+
+/** Built from source first, then the prebuild for this platform, then an error that says what to do. */
+function load(): { addon: Native; path: string } {
+  const root = packageRoot();
+  const search = require('node-gyp-build') as { (root: string): Native; resolve(root: string): string };
+  const chosen = process.env[BINARY_VARIABLE];
+  try {
+    const path = chosen ?? search.resolve(root);
+    return { addon: require(path) as Native, path };
+  } catch (cause) {
+    const reason = (cause as Error).message.split('\n')[0];
+    throw new MoeError(
+      'ERR_BINARY',
+      chosen
+        ? `${BINARY_VARIABLE}: ${chosen} could not be loaded (${reason})`
+        : `moe-kernels has no native addon for ${process.platform}-${process.arch} (${reason}); build it with a C++20 ` +
+            `compiler and CMake: npx cmake-js@8 build --directory ${root}`,
+      { cause },
+    );
+  }
+}
+
+const loaded = load();
+export const native: Native = loaded.addon;
+/** The addon file that was loaded. */
+export const binaryPath: string = loaded.path;
+
+/** The addon's number for an enumeration's name; the addon is the only place that numbers them. */
+export function enumIndex(kind: keyof Native['enums'], name: string): number {
+  return native.enums[kind].indexOf(name);
+}
+
+/** Turns an error thrown by the addon (`code` and message, not our class) into a MoeError. */
+export function rethrow(error: unknown): never {
+  const { code, message } = error as { code?: unknown; message: string };
+  if (typeof code === 'string' && code.startsWith('ERR_') && !(error instanceof MoeError)) {
+    throw new MoeError(code as MoeError['code'], message, { cause: error });
+  }
+  throw error;
+}

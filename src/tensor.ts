@@ -1,0 +1,321 @@
+// The Tensor handle: dtype, shape, device and native memory that is freed once, by dispose() or by the garbage collector.
+
+import { markAsUntransferable } from 'node:worker_threads';
+import { checkDType, DTYPES, type DType, describe, isDType, type TensorData } from './dtype.ts';
+import { badArgument, MoeError } from './errors.ts';
+import { enumIndex, type NativeTensor, native, rethrow } from './native.ts';
+
+/** Where a tensor lives. */
+export type DeviceName = 'cpu' | `cuda:${number}`;
+
+/** A TypedArray accepted as tensor data; `Float16Array` where the runtime has it. */
+export type TensorSource = Float32Array | Int32Array | Uint16Array;
+
+export interface TensorOptions {
+  /** Defaults to the array's own: float32, int32, float16 (`Float16Array`). A `Uint16Array` needs `bfloat16` or `float16` said. */
+  dtype?: DType;
+  /** Default `cpu`. */
+  device?: DeviceName;
+  /**
+   * `false` lets the tensor share the array's memory (CPU only). The array must not be resized, transferred or, while
+   * ops that use it are pending, changed. Its buffer is marked untransferable. Default `true`.
+   */
+  copy?: boolean;
+}
+
+let handleOfTensor: (tensor: Tensor) => NativeTensor | undefined;
+let adopt: (handle: NativeTensor, dtype: DType, shape: readonly number[], source?: TensorSource) => Tensor;
+
+/**
+ * A dense, row-major array in native memory.
+ *
+ * Created by {@link tensor}, {@link empty}, {@link zeros} and by the ops. Ops return tensors at once and fill them in the
+ * order in which they were enqueued; only {@link Tensor.dataSync} and `synchronize()` wait.
+ */
+export class Tensor implements Disposable {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  readonly device: DeviceName;
+  #handle: NativeTensor | undefined;
+  /** The array whose memory a zero-copy tensor shares. */
+  readonly #source: TensorSource | undefined;
+
+  static {
+    handleOfTensor = tensor => tensor.#handle;
+    adopt = (handle, dtype, shape, source) => new Tensor(handle, dtype, shape, source);
+  }
+
+  private constructor(
+    handle: NativeTensor,
+    dtype: DType,
+    shape: readonly number[],
+    source: TensorSource | undefined,
+  ) {
+    this.#handle = handle;
+    this.#source = source;
+    this.dtype = dtype;
+    this.shape = Object.freeze([...shape]);
+    this.device = 'cpu';
+  }
+
+  /** Number of elements. */
+  get size(): number {
+    return elementCount(this.shape);
+  }
+
+  /** Size in bytes. */
+  get byteLength(): number {
+    return this.size * DTYPES[this.dtype].bytes;
+  }
+
+  get disposed(): boolean {
+    return this.#handle === undefined;
+  }
+
+  /**
+   * A copy of the elements once everything enqueued before has run; the event loop is free meanwhile.
+   * @returns Float32Array (float32), Int32Array (int32) or Uint16Array (the bits of bfloat16 and float16), in row-major order
+   * @throws MoeError ERR_DISPOSED, ERR_DETACHED at the call; ERR_DEVICE, ERR_INDEX_RANGE (rejection) if an earlier op failed
+   */
+  async data(): Promise<TensorData> {
+    const handle = useHandle('tensor', this);
+    const out = new DTYPES[this.dtype].array(this.size);
+    await native.read(handle, out).catch(rethrow);
+    return out;
+  }
+
+  /** As {@link Tensor.data}, but blocks the thread until the queue has come this far. */
+  dataSync(): TensorData {
+    const handle = useHandle('tensor', this);
+    const out = new DTYPES[this.dtype].array(this.size);
+    callNative(() => native.readSync(handle, out));
+    return out;
+  }
+
+  /** The elements as float32, whatever the dtype (exact for every dtype but large int32). */
+  async float32(): Promise<Float32Array> {
+    if (this.dtype === 'float32') return (await this.data()) as Float32Array;
+    using converted = this.cast('float32');
+    return (await converted.data()) as Float32Array;
+  }
+
+  /**
+   * Enqueues overwriting all elements with a copy of `source`, taken at the call.
+   * @param source as long as the tensor, of the type that {@link Tensor.data} returns
+   * @throws MoeError ERR_INVALID_ARGUMENT, ERR_DTYPE, ERR_SHAPE
+   */
+  write(source: TensorSource): void {
+    const handle = useHandle('tensor', this);
+    checkSource('source', source, this.dtype, this.size);
+    callNative(() => native.write(handle, plainView(source)));
+  }
+
+  /**
+   * A new tensor of the same shape in another dtype (round to nearest even).
+   * @throws MoeError ERR_DTYPE if either side is int32 and the other is not float32
+   */
+  cast(dtype: DType): Tensor {
+    checkDType('dtype', dtype);
+    const pair = [this.dtype, dtype];
+    if (pair.includes('int32') && this.dtype !== dtype && !pair.includes('float32')) {
+      throw badArgument('ERR_DTYPE', 'dtype', 'float32 to or from int32', `${this.dtype} to ${dtype}`);
+    }
+    const source = useHandle('tensor', this);
+    const out = empty(this.shape, { dtype });
+    callNative(() => native.cast({ source, out: useHandle('out', out) }));
+    return out;
+  }
+
+  /** Throws ERR_DISPOSED or ERR_DETACHED, with `name` in the sentence, if ops may not use this tensor. */
+  assertUsable(name: string): void {
+    if (this.#handle === undefined)
+      throw new MoeError('ERR_DISPOSED', `${name}: expected a live tensor, got a disposed one`);
+    if (this.#source !== undefined && this.#source.length !== this.size) {
+      throw badArgument(
+        'ERR_DETACHED',
+        name,
+        'a tensor whose shared buffer is intact',
+        'one whose buffer was detached',
+      );
+    }
+  }
+
+  /** Frees the memory once pending ops no longer need it. Calling it again does nothing. */
+  dispose(): void {
+    const handle = this.#handle;
+    this.#handle = undefined;
+    if (handle !== undefined) native.release(handle);
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  toString(): string {
+    return `Tensor(${this.dtype} [${this.shape.join(', ')}] on ${this.device}${this.disposed ? ', disposed' : ''})`;
+  }
+}
+
+/** The native handle of a tensor that may be used. */
+export function useHandle(name: string, tensor: Tensor): NativeTensor {
+  tensor.assertUsable(name);
+  return handleOfTensor(tensor)!;
+}
+
+/** Runs a call into the addon and turns its errors into MoeErrors. */
+export function callNative<T>(call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    return rethrow(error);
+  }
+}
+
+/**
+ * A tensor holding `data`, copied (or shared, with `copy: false`).
+ * @param data TypedArray or plain numbers, row-major; a Float32Array with a 16-bit `dtype` is rounded to it
+ * @param shape dimensions; their product is the length of `data`
+ * @throws MoeError ERR_SHAPE, ERR_DTYPE, ERR_INVALID_ARGUMENT, ERR_DETACHED, ERR_OUT_OF_MEMORY
+ */
+export function tensor(
+  data: TensorSource | readonly number[],
+  shape: readonly number[],
+  options: TensorOptions = {},
+): Tensor {
+  checkDevice('options.device', options.device);
+  checkShape('shape', shape, options.dtype ?? 'float32');
+  const copy = options.copy ?? true;
+  if (typeof copy !== 'boolean')
+    throw badArgument('ERR_INVALID_ARGUMENT', 'options.copy', 'a boolean', describe(copy));
+  if (Array.isArray(data)) {
+    if (!copy)
+      throw badArgument('ERR_INVALID_ARGUMENT', 'data', 'a TypedArray to share with copy: false', 'an array');
+    const array = options.dtype === 'int32' ? Int32Array.from(data) : Float32Array.from(data);
+    return tensor(array, shape, options);
+  }
+  const source = data as TensorSource;
+  const dtype = checkDType('options.dtype', options.dtype ?? defaultDType(source));
+  const stored = copy && source instanceof Float32Array && dtype !== 'int32' ? 'float32' : dtype;
+  checkSource('data', source, stored, elementCount(shape));
+  if (!copy) return share(source, dtype, shape);
+  const out = empty(shape, { dtype: stored });
+  out.write(source);
+  if (stored === dtype) return out;
+  using wide = out;
+  return wide.cast(dtype);
+}
+
+/** A tensor of undefined content, for an op to fill. */
+export function empty(
+  shape: readonly number[],
+  options: { dtype?: DType; device?: DeviceName } = {},
+): Tensor {
+  const dtype = checkDType('options.dtype', options.dtype ?? 'float32');
+  checkDevice('options.device', options.device);
+  checkShape('shape', shape, dtype);
+  return adopt(
+    callNative(() => native.allocate(enumIndex('dtype', dtype), shape)),
+    dtype,
+    shape,
+  );
+}
+
+/** A tensor of zeros. */
+export function zeros(
+  shape: readonly number[],
+  options: { dtype?: DType; device?: DeviceName } = {},
+): Tensor {
+  const out = empty(shape, options);
+  callNative(() => native.fill({ out: useHandle('out', out), value: 0 }));
+  return out;
+}
+
+function share(source: TensorSource, dtype: DType, shape: readonly number[]): Tensor {
+  const buffer = source.buffer as ArrayBuffer & { resizable?: boolean };
+  if (buffer.resizable || (buffer as unknown as { growable?: boolean }).growable) {
+    throw badArgument(
+      'ERR_INVALID_ARGUMENT',
+      'data',
+      'a buffer of fixed length with copy: false',
+      'a resizable one',
+    );
+  }
+  if (buffer instanceof ArrayBuffer) markAsUntransferable(buffer);
+  const handle = callNative(() => native.wrap(enumIndex('dtype', dtype), shape, plainView(source)));
+  return adopt(handle, dtype, shape, source);
+}
+
+function defaultDType(source: unknown): DType {
+  if (source instanceof Float32Array) return 'float32';
+  if (source instanceof Int32Array) return 'int32';
+  if (isFloat16Array(source)) return 'float16';
+  if (source instanceof Uint16Array) {
+    throw badArgument('ERR_DTYPE', 'options.dtype', 'bfloat16 or float16 for a Uint16Array', 'undefined');
+  }
+  throw badArgument(
+    'ERR_INVALID_ARGUMENT',
+    'data',
+    'a Float32Array, Int32Array, Uint16Array or Float16Array',
+    describe(source),
+  );
+}
+
+function isFloat16Array(value: unknown): boolean {
+  return Object.prototype.toString.call(value) === '[object Float16Array]';
+}
+
+/** Node-API 9 does not know Float16Array: the addon sees its bits. */
+function plainView(source: TensorSource): TensorSource {
+  if (!isFloat16Array(source)) return source;
+  return new Uint16Array(source.buffer, source.byteOffset, source.length);
+}
+
+function checkSource(name: string, source: unknown, dtype: DType, size: number): void {
+  const fits = source instanceof DTYPES[dtype].array || (dtype === 'float16' && isFloat16Array(source));
+  if (!fits)
+    throw badArgument('ERR_DTYPE', name, `${DTYPES[dtype].array.name} for ${dtype}`, describe(source));
+  const { length, buffer } = source as TensorSource;
+  if (length === size) return;
+  if (length === 0 && isDetached(buffer)) {
+    throw badArgument('ERR_DETACHED', name, 'an intact buffer', 'a detached one');
+  }
+  throw badArgument('ERR_SHAPE', name, `${size} elements`, `${length}`);
+}
+
+/** A detached buffer is the one that no view can be made of; `ArrayBuffer.prototype.detached` is newer than Node 20. */
+function isDetached(buffer: ArrayBufferLike): boolean {
+  try {
+    new Uint8Array(buffer);
+    return false;
+  } catch {
+    return true;
+  }
+}
+
+export function elementCount(shape: readonly number[]): number {
+  let count = 1;
+  for (const size of shape) count *= size;
+  return count;
+}
+
+function checkShape(name: string, shape: unknown, dtype: unknown): void {
+  if (
+    !Array.isArray(shape) ||
+    shape.length > 8 ||
+    !shape.every(size => Number.isInteger(size) && size >= 0)
+  ) {
+    throw badArgument('ERR_SHAPE', name, 'up to 8 non-negative integers', describe(shape));
+  }
+  const bytes = elementCount(shape) * (isDType(dtype) ? DTYPES[dtype].bytes : 1);
+  if (!shape.every(size => size < 2 ** 31) || bytes > 2 ** 47) {
+    throw badArgument('ERR_SHAPE', name, 'sizes below 2^31 and at most 2^47 bytes', `[${shape.join(', ')}]`);
+  }
+}
+
+export function checkDevice(name: string, device: unknown): void {
+  if (device === undefined || device === 'cpu') return;
+  if (typeof device === 'string' && /^cuda(:\d+)?$/.test(device)) {
+    throw new MoeError('ERR_UNSUPPORTED', `${name}: ${device} is not available: ${native.info().cuda}`);
+  }
+  throw badArgument('ERR_INVALID_ARGUMENT', name, 'cpu or cuda:N', describe(device));
+}

@@ -1,0 +1,228 @@
+// `moe-kernels bench` and its pieces: it times nothing that is wrong, and says what it timed.
+
+import { describe, expect, test, vi } from 'vitest';
+import { checkWorkload } from '../../bench/check.ts';
+import { measure } from '../../bench/measure.ts';
+import { checkMemory, requiredBytes } from '../../bench/memory.ts';
+import { runBench } from '../../bench/run.ts';
+import { flops, type LayerShape, PASSES, parseShape, SHAPES } from '../../bench/shapes.ts';
+import { Workload } from '../../bench/workload.ts';
+import {
+  type FloatDType,
+  getThreads,
+  type MoeGradients,
+  type MoeSaved,
+  memory,
+  type SaveMode,
+  setThreads,
+  type Tensor,
+} from '../../src/index.ts';
+import { jsonLines, run } from './support/command.ts';
+
+const SMALL = '24,16,20,6,2';
+const DTYPES: FloatDType[] = ['float32', 'bfloat16', 'float16'];
+
+/** Picks the tensor to be damaged from what a call made. */
+type Damage = (made: {
+  y?: Tensor;
+  routing?: { weights: Tensor };
+  gradients?: MoeGradients;
+}) => Tensor | undefined;
+
+class DamagedWorkload extends Workload {
+  readonly #damage: Damage;
+  readonly #factor: number;
+
+  constructor(shape: LayerShape, damage: Damage, factor: number) {
+    super(shape, 'float32', 'cpu');
+    this.#damage = damage;
+    this.#factor = factor;
+  }
+
+  override forward(save: SaveMode) {
+    const result = super.forward(save);
+    this.#apply(result);
+    return result;
+  }
+
+  override backward(saved: MoeSaved) {
+    const gradients = super.backward(saved);
+    this.#apply({ gradients });
+    return gradients;
+  }
+
+  #apply(made: Parameters<Damage>[0]): void {
+    const target = this.#damage(made);
+    if (!target) return;
+    target.write((target.dataSync() as Float32Array).map(value => value * this.#factor));
+  }
+}
+
+describe('the check', () => {
+  test.each(
+    DTYPES.flatMap(dtype =>
+      [SMALL, '1,8,8,1,1', '5,3,7,4,4', '40,16,12,3,1'].map(shape => ({ dtype, shape })),
+    ),
+  )('$dtype $shape is right', async ({ dtype, shape }) => {
+    const before = memory().tensors;
+    using workload = new Workload(parseShape('shape', shape), dtype, 'cpu');
+    const comparisons = await checkWorkload(workload, true);
+    expect(comparisons.filter(({ holds }) => !holds)).toEqual([]);
+    workload.dispose();
+    expect(memory().tensors).toBe(before);
+  });
+
+  test.each(Object.values(SHAPES).map(({ activation }) => activation))('%s is right', async activation => {
+    using workload = new Workload({ ...parseShape('shape', SMALL), activation }, 'float32', 'cpu');
+    expect((await checkWorkload(workload, true)).every(({ holds }) => holds)).toBe(true);
+  });
+
+  test.each<[string, Damage]>([
+    ['topk.weight', ({ routing }) => routing?.weights],
+    ['y', ({ y }) => y],
+    ['dx', ({ gradients }) => gradients?.dx],
+    ['d.topk.weight', ({ gradients }) => gradients?.dWeights],
+    ['d.logits', ({ gradients }) => gradients?.dLogits],
+    ['d.router.weight', ({ gradients }) => gradients?.dRouterWeight],
+    ['d.experts.gate_up', ({ gradients }) => gradients?.experts.gateUp],
+    ['d.experts.down', ({ gradients }) => gradients?.experts.down],
+  ])('finds a wrong %s', async (name, damage) => {
+    for (const factor of [1.001, Number.NaN]) {
+      using workload = new DamagedWorkload(parseShape('shape', SMALL), damage, factor);
+      const wrong = (await checkWorkload(workload, true)).filter(({ holds }) => !holds);
+      expect(wrong.map(comparison => comparison.name)).toContain(name);
+    }
+  });
+
+  test('a wrong result is not timed, and the exit code is 1', async () => {
+    const forward = Workload.prototype.forward;
+    const spy = vi.spyOn(Workload.prototype, 'forward').mockImplementation(function (this: Workload, save) {
+      const result = forward.call(this, save);
+      result.y.write(new Float32Array(result.y.size));
+      return result;
+    });
+    try {
+      const { exitCode, stdout, stderr } = await run(
+        'bench',
+        '--shape',
+        SMALL,
+        '--pass',
+        'forward',
+        '--json',
+      );
+      expect([exitCode, stdout]).toEqual([1, '']);
+      const message = 'the result differs from the reference, so it is not timed: y 1.0e+0 > 1.0e-5';
+      expect(jsonLines(stderr)).toEqual([{ error: { code: 'ERR_WRONG_RESULT', message } }]);
+    } finally {
+      spy.mockRestore();
+    }
+  });
+});
+
+describe('the measurement', () => {
+  test('warms up, then runs until the time is reached', () => {
+    const calls: string[] = [];
+    const clock = vi.spyOn(performance, 'now');
+    let now = 0;
+    clock.mockImplementation(() => now);
+    const durations = [9, 9, 4, 1, 3, 2];
+    const measured = {
+      prepare: () => calls.push('prepare'),
+      run: () => {
+        now += durations[calls.filter(call => call === 'prepare').length - 1]!;
+      },
+      clear: () => calls.push('clear'),
+    };
+    try {
+      expect(measure(measured, { minTimeMs: 10 })).toEqual({ medianMs: 2.5, minMs: 1, runs: 4 });
+    } finally {
+      clock.mockRestore();
+    }
+    expect(calls).toEqual(Array.from({ length: 6 }, () => ['prepare', 'clear']).flat());
+  });
+
+  test('floating-point operations', () => {
+    const shape = SHAPES['mixtral-mini']!;
+    const forward = 6 * 512 * 2 * 1024 * 3584;
+    expect(PASSES.map(pass => flops(shape, pass))).toEqual([forward, 2 * forward, 3 * forward]);
+    expect(flops(SHAPES['switch-mini']!, 'forward')).toBe(4 * 2048 * 768 * 3072);
+  });
+
+  test('a layer that does not fit is refused before anything is allocated', () => {
+    const shape = SHAPES['mixtral-mini']!;
+    const required = requiredBytes(shape, true);
+    expect(required).toBeGreaterThan(4 * 4 * 3 * 8 * 1024 * 3584);
+    expect(() => checkMemory(shape, true, required)).not.toThrow();
+    expect(() => checkMemory(shape, true, 1e9)).toThrow(
+      /^shape: expected a layer that fits 1 GB of available memory, got one that needs 1\.\d GB$/,
+    );
+  });
+
+  test('leaves no tensor behind', async () => {
+    const before = memory().tensors;
+    const shape = parseShape('shape', SMALL);
+    for await (const _ of runBench({
+      name: SMALL,
+      shape,
+      dtype: 'float32',
+      device: 'cpu',
+      passes: PASSES,
+      minTimeMs: 1,
+    }));
+    expect(memory().tensors).toBe(before);
+  });
+});
+
+describe('the command', () => {
+  test('a JSON line for each dtype and pass', async () => {
+    const threads = getThreads();
+    const { exitCode, stdout, stderr } = await run(
+      ...['bench', '--shape', SMALL, '--dtype', DTYPES.join(), '--pass', PASSES.join()],
+      ...['--threads', '1', '--min-time', '0.001', '--json'],
+    );
+    setThreads(threads);
+    expect([exitCode, stderr]).toEqual([0, '']);
+    const lines = jsonLines(stdout);
+    expect(lines.map(({ dtype, pass }) => [dtype, pass])).toEqual(
+      DTYPES.flatMap(dtype => PASSES.map(pass => [dtype, pass])),
+    );
+    for (const line of lines) {
+      expect(Object.keys(line).slice(0, 8)).toEqual([
+        ...['shape', 'dtype', 'device', 'pass', 'threads', 'medianMs', 'minMs', 'tflops'],
+      ]);
+      expect(line).toMatchObject({
+        shape: SMALL,
+        device: 'cpu',
+        threads: 1,
+        tokens: 24,
+        activation: 'swiglu',
+      });
+      const { medianMs, minMs, tflops, pass } = line as {
+        medianMs: number;
+        minMs: number;
+        tflops: number;
+        pass: 'both';
+      };
+      expect(minMs).toBeGreaterThan(0);
+      expect(medianMs).toBeGreaterThanOrEqual(minMs);
+      expect(tflops * medianMs * 1e9).toBeCloseTo(flops(parseShape('shape', SMALL), pass), 0);
+    }
+  });
+
+  test('a table for people', async () => {
+    const { exitCode, stdout } = await run(
+      'bench',
+      '--shape',
+      SMALL,
+      '--activation',
+      'relu2',
+      '--min-time',
+      '0.001',
+    );
+    expect(stdout).toMatch(
+      /^24,16,20,6,2: T 24, H 16, I 20, E 6, K 2, relu2, on cpu \(.+\); checked against the reference first\n/,
+    );
+    expect(stdout).toMatch(/float32 +│ both +│ +\d+ │ +[\d.]+ │ +[\d.]+ │ +[\d.e-]+ │ +\d+ │/);
+    expect(exitCode).toBe(0);
+  });
+});

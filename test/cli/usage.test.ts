@@ -1,0 +1,143 @@
+// The command line as a whole: help, information, wrong usage, and the real process.
+
+import { describe, expect, test } from 'vitest';
+import { PASSES, SHAPES } from '../../bench/shapes.ts';
+import { backendInfo, devices } from '../../src/index.ts';
+import { packageVersion } from '../../src/package.ts';
+import { jsonLines, run, spawn } from './support/command.ts';
+import { goldenFile } from './support/golden.ts';
+import { temporaryFiles } from './support/safetensors.ts';
+
+const { write } = temporaryFiles();
+
+describe('help', () => {
+  test('lists every command and the exit codes', async () => {
+    const { exitCode, stdout, stderr } = await run('--help');
+    for (const word of ['info', 'verify', 'bench', 'Exit codes:']) expect(stdout).toContain(word);
+    expect([exitCode, stderr]).toEqual([0, '']);
+  });
+
+  test.each([
+    ['info', ['--json']],
+    [
+      'verify',
+      ['<file...>', '--device', '--dtype', '--json', 'float32', 'bfloat16', 'float16', 'Exit codes:'],
+    ],
+    [
+      'bench',
+      [
+        '--shape',
+        '--activation',
+        '--dtype',
+        '--pass',
+        '--device',
+        '--threads',
+        '--min-time',
+        '--json',
+        'T,H,I,E,K',
+      ],
+    ],
+    ['bench', [...Object.keys(SHAPES), ...PASSES]],
+  ])('of %s lists %j', async (command, words) => {
+    const { exitCode, stdout } = await run(command, '--help');
+    for (const word of words) expect(stdout).toContain(word);
+    expect(exitCode).toBe(0);
+  });
+});
+
+describe('info', () => {
+  test('for programs', async () => {
+    const { exitCode, stdout } = await run('info', '--json');
+    expect(jsonLines(stdout)).toEqual([{ version: packageVersion(), devices: devices(), ...backendInfo() }]);
+    expect(exitCode).toBe(0);
+  });
+
+  test('for people', async () => {
+    const { stdout } = await run('info');
+    const { binary, instructionSet, cuda, threads, cores } = backendInfo();
+    for (const part of [packageVersion(), binary, instructionSet, cuda, `${threads} on ${cores} cores`]) {
+      expect(stdout).toContain(part);
+    }
+  });
+});
+
+describe('wrong usage is one sentence and exit code 2', () => {
+  test.each([
+    ['', 'expected a command (moe-kernels --help lists them)'],
+    ['verfy', "unknown command 'verfy' (Did you mean verify?)"],
+    ['verify', "missing required argument 'file'"],
+    [
+      'verify x --dtype int32',
+      "option '--dtype <dtype>' argument 'int32' is invalid. Allowed choices are float32, bfloat16, float16.",
+    ],
+    ['verify x --threads 2', "unknown option '--threads'"],
+    ['verify x --device tpu', '--device: expected cpu or cuda:N, got "tpu"'],
+    ['info extra', "too many arguments for 'info'. Expected 0 arguments but got 1."],
+    [
+      'bench --shape mixtral',
+      `--shape: expected ${Object.keys(SHAPES).join(', ')} or five integers T,H,I,E,K, got "mixtral"`,
+    ],
+    [
+      'bench --shape constructor',
+      `--shape: expected ${Object.keys(SHAPES).join(', ')} or five integers T,H,I,E,K, got "constructor"`,
+    ],
+    ['bench --shape 0,8,8,2,1', '--shape T: expected an integer from 1 to 2147483647, got 0'],
+    ['bench --shape 4,8,8,2,3', '--shape K: expected an integer from 1 to 2, got 3'],
+    [
+      'bench --shape 4,8,99999999999,2,1',
+      '--shape I: expected an integer from 1 to 2147483647, got 99999999999',
+    ],
+    [
+      'bench --shape 1,1000000,1000000,1000,2',
+      'shape: expected at most 4294967295 elements in a tensor, got 2000000000000000',
+    ],
+    ['bench --shape', "option '--shape <shape>' argument missing"],
+    ['bench --dtype float64', '--dtype: expected one of float32, bfloat16, float16, got "float64"'],
+    ['bench --pass sideways', '--pass: expected one of forward, backward, both, got "sideways"'],
+    [
+      'bench --activation tanh',
+      '--activation: expected one of identity, relu, gelu, gelu_tanh, silu, relu2, swiglu, geglu, geglu_tanh, reglu, got "tanh"',
+    ],
+    ['bench --threads 0', '--threads: expected an integer from 1 to 1024, got 0'],
+    ['bench --threads many', '--threads: expected an integer from 1 to 1024, got NaN'],
+    ['bench --min-time 0', '--min-time: expected a positive number, got "0"'],
+    ['bench --device tpu', '--device: expected cpu or cuda:N, got "tpu"'],
+  ])('%s', async (line, sentence) => {
+    const args = line.split(' ').filter(Boolean);
+    expect(await run(...args)).toEqual({ exitCode: 2, stdout: '', stderr: `moe-kernels: ${sentence}\n` });
+  });
+
+  test.each(['bench --pass sideways', 'verify', 'verify x --device tpu'])('%s --json', async line => {
+    const { exitCode, stdout, stderr } = await run(...line.split(' '), '--json');
+    const error = { code: 'ERR_INVALID_ARGUMENT', message: expect.any(String) };
+    expect(jsonLines(stderr)).toEqual([{ error }]);
+    expect([exitCode, stdout]).toEqual([2, '']);
+  });
+
+  test('a device that this build has not', async () => {
+    const { exitCode, stderr } = await run('bench', '--device', 'cuda:0', '--json');
+    const message = `--device: cuda:0 is not available: ${backendInfo().cuda}`;
+    expect(jsonLines(stderr)).toEqual([{ error: { code: 'ERR_UNSUPPORTED', message } }]);
+    expect(exitCode).toBe(2);
+  });
+});
+
+describe('the process', () => {
+  test('exits with the code of what it found', () => {
+    const file = write('good.safetensors', goldenFile());
+    const { exitCode, stdout, stderr } = spawn(['verify', file, '--json']);
+    expect(stderr).toBe('');
+    expect(jsonLines(stdout)).toEqual([expect.objectContaining({ file, verdict: 'holds' })]);
+    expect(exitCode).toBe(0);
+  });
+
+  test('without a working addon, says so in one sentence; help and the version need none', () => {
+    const env = { MOE_KERNELS_BINARY: '/nowhere/moe_kernels.node' };
+    const { exitCode, stderr, stdout } = spawn(['info'], env);
+    expect(stderr).toMatch(
+      /^moe-kernels: MOE_KERNELS_BINARY: \/nowhere\/moe_kernels\.node could not be loaded .*\n$/,
+    );
+    expect([exitCode, stdout]).toEqual([2, '']);
+    expect(spawn(['--version'], env)).toEqual({ exitCode: 0, stdout: `${packageVersion()}\n`, stderr: '' });
+  });
+});

@@ -1,0 +1,192 @@
+// The fused layer, forward and backward, against the reference: odd shapes, every kind of load, every option.
+
+import { describe, expect, test } from 'vitest';
+import { ACTIVATIONS, type Tensor } from '../../src/index.ts';
+import { columnsPerOutput } from '../reference/activation.ts';
+import { referenceMoe } from '../reference/moe.ts';
+import { expectSameBytes, expectTwicePlain } from '../support/compare.ts';
+import { plainPrecision, representable } from '../support/dtypes.ts';
+import { expectLayer } from '../support/expect-layer.ts';
+import { type LayerCase, type LayerInputs, layerInputs, runLayer } from '../support/layer.ts';
+import { seeded } from '../support/random.ts';
+import { ROUTERS, routerTitle } from '../support/routers.ts';
+import { TARGETS } from '../support/targets.ts';
+import { download, downloadBytes, upload } from '../support/tensors.ts';
+
+const SMALL = { tokens: 17, hidden: 19, intermediate: 13, experts: 5, topK: 2 };
+
+const LOADS: LayerCase[] = [
+  { ...SMALL, name: 'odd sizes' },
+  { ...SMALL, name: 'no token', tokens: 0 },
+  { ...SMALL, name: 'one token', tokens: 1 },
+  { name: 'one of everything', tokens: 1, hidden: 1, intermediate: 1, experts: 1, topK: 1 },
+  { name: 'every expert', tokens: 23, hidden: 16, intermediate: 17, experts: 4, topK: 4, bias: true },
+  {
+    name: 'one expert for 200 tokens',
+    tokens: 200,
+    hidden: 33,
+    intermediate: 31,
+    experts: 1,
+    topK: 1,
+    bias: true,
+  },
+  { ...SMALL, name: 'all tokens on one expert', tokens: 50, topK: 1, given: () => 3 },
+  { ...SMALL, name: 'one hot expert', tokens: 90, experts: 12, given: (t, k) => (k ? 7 : t % 6), bias: true },
+  { ...SMALL, name: 'empty experts', tokens: 40, experts: 30, given: (t, k) => 10 + 2 * ((t + k) % 4) },
+  { ...SMALL, name: 'more experts than rows', tokens: 3, experts: 40 },
+  { name: 'wide rows', tokens: 9, hidden: 300, intermediate: 270, experts: 3, topK: 2 },
+  {
+    name: 'long inner dimension up',
+    tokens: 7,
+    hidden: 1037,
+    intermediate: 17,
+    experts: 2,
+    topK: 1,
+    bias: true,
+  },
+  {
+    name: 'long inner dimension down',
+    tokens: 7,
+    hidden: 21,
+    intermediate: 1029,
+    experts: 2,
+    topK: 2,
+    activation: 'gelu',
+  },
+  { name: 'whole tiles', tokens: 64, hidden: 64, intermediate: 64, experts: 4, topK: 2 },
+  ...[4, 6, 8, 12, 14, 16, 28, 32, 48].map(rows => ({
+    name: `${rows - 1}, ${rows} and ${rows + 1} rows`,
+    ...{ tokens: 3 * rows, hidden: rows + 1, intermediate: rows - 1, experts: 3, topK: 1 },
+    given: (t: number) => (t < rows - 1 ? 0 : t < 2 * rows - 1 ? 1 : 2),
+  })),
+];
+
+describe.each(TARGETS)('layer on $device in $dtype', ({ dtype, device }) => {
+  const check = (layer: LayerCase) => {
+    const inputs = layerInputs(layer, dtype);
+    expectLayer(layer.name ?? 'layer', inputs, download(runLayer(inputs, { device })));
+  };
+
+  test.each(LOADS)('$name', check);
+
+  const FORMS = ACTIVATIONS.flatMap(activation =>
+    [false, true].map(bias => ({ activation, bias, title: `${activation}${bias ? ' with biases' : ''}` })),
+  );
+  test.each(FORMS)('$title', ({ activation, bias }) => {
+    const inputs = layerInputs({ ...SMALL, activation, bias }, dtype);
+    const saved = downloadBytes(runLayer(inputs, { device }));
+    expectSameBytes('recompute', downloadBytes(runLayer(inputs, { device, save: 'recompute' })), saved);
+    expectLayer(activation, inputs, download(runLayer(inputs, { device })));
+    if (columnsPerOutput(activation) === 1) return;
+    const separate = downloadBytes(runLayer(splitGateUp(inputs), { device }));
+    const { gradients: parts, ...rest } = separate;
+    const { gradients: whole, ...expected } = saved;
+    expectSameBytes('separate gate and up', rest, expected);
+    expectSameBytes('separate d down', parts['experts.down'], whole['experts.down']);
+    expectSameBytes('separate d gate, d up', joinedBytes(parts, '', SMALL.experts), whole['experts.gate_up']);
+    if (bias) {
+      expectSameBytes(
+        'separate bias',
+        joinedBytes(parts, '_bias', SMALL.experts),
+        whole['experts.gate_up_bias'],
+      );
+    }
+  });
+
+  test.each(ROUTERS.map(router => ({ router, title: routerTitle(router) })))(
+    'router: $title',
+    ({ router }) => {
+      check({ ...SMALL, router, bias: true });
+    },
+  );
+
+  test('float32 router and biases', () => check({ ...SMALL, tokens: 31, bias: true, wide: true }));
+  test('separate gate and up, long', () => {
+    check({
+      name: 'separate',
+      tokens: 40,
+      hidden: 130,
+      intermediate: 129,
+      experts: 2,
+      topK: 1,
+      separate: true,
+    });
+  });
+
+  test.each([...new Set([dtype, 'float32'] as const)])('gradients added to %s buffers', stored => {
+    const inputs = layerInputs({ ...SMALL, bias: true }, dtype);
+    const random = seeded(9);
+    const before: { [name: string]: Float32Array } = {};
+    const accumulateInto: { [name: string]: Tensor } = {};
+    for (const [name, { shape, values }] of Object.entries(inputs.parameters)) {
+      before[name] = representable(stored, random.normals(values.length));
+      accumulateInto[name] = upload(before[name], shape, stored, device);
+    }
+    const run = runLayer(inputs, { device, accumulateInto });
+    for (const [name, into] of Object.entries(accumulateInto)) expect(run.gradients[name]).toBe(into);
+    const actual = download(run);
+    const { config, x, dy, dLogits } = inputs;
+    const parameters = Object.fromEntries(
+      Object.entries(inputs.parameters).map(([key, { values }]) => [key, values]),
+    );
+    const options = { routing: { indices: actual.indices }, dLogits };
+    const exact = referenceMoe(config, parameters, x, dy, options);
+    const plain = referenceMoe(config, parameters, x, dy, { ...options, precision: plainPrecision(dtype) });
+    const { round } = plainPrecision(stored);
+    for (const [name, gradient] of Object.entries(actual.gradients)) {
+      const add = (of: typeof exact) => of.gradients[name]!.map((value, i) => value + before[name]![i]!);
+      expectTwicePlain(name, stored, gradient, add(exact), add(plain).map(round));
+    }
+  });
+
+  test('no dLogits, and a forward pass that keeps nothing', () => {
+    const inputs = layerInputs(SMALL, dtype);
+    const without = { ...inputs, dLogits: undefined };
+    expectLayer('layer', without, download(runLayer(without, { device })));
+  });
+
+  test('NaN in one token reaches that token alone', () => {
+    const inputs = layerInputs({ ...SMALL, given: (t, k) => (t + k) % 5 }, dtype);
+    inputs.x[4 * SMALL.hidden + 3] = NaN;
+    const { y } = download(runLayer(inputs, { device }));
+    for (let t = 0; t < SMALL.tokens; t++) {
+      const row = y.subarray(t * SMALL.hidden, (t + 1) * SMALL.hidden);
+      expect(row.every(Number.isNaN), `token ${t} all NaN`).toBe(t === 4);
+      expect(row.some(Number.isNaN), `token ${t} any NaN`).toBe(t === 4);
+    }
+  });
+});
+
+/** The same problem with gate and up in two tensors. */
+function splitGateUp(inputs: LayerInputs): LayerInputs {
+  const parameters: LayerInputs['parameters'] = {};
+  for (const [name, parameter] of Object.entries(inputs.parameters)) {
+    if (!name.includes('gate_up')) {
+      parameters[name] = parameter;
+      continue;
+    }
+    const [experts, width, ...rest] = parameter.shape as [number, number, ...number[]];
+    const size = parameter.values.length / experts / 2;
+    for (const [half, part] of ['gate', 'up'].entries()) {
+      const pieces = Array.from({ length: experts }, (_, e) => [
+        ...parameter.values.subarray((2 * e + half) * size, (2 * e + half + 1) * size),
+      ]);
+      const values = Float32Array.from(pieces.flat());
+      parameters[name.replace('gate_up', part)] = {
+        ...parameter,
+        shape: [experts, width / 2, ...rest],
+        values,
+      };
+    }
+  }
+  return { ...inputs, parameters };
+}
+
+/** Gate and up gradients interleaved by expert, as the packed layout stores them. */
+function joinedBytes(parts: { [name: string]: Buffer }, suffix: string, experts: number): Buffer {
+  const gate = parts[`experts.gate${suffix}`]!;
+  const up = parts[`experts.up${suffix}`]!;
+  const size = gate.length / experts;
+  const piece = (from: Buffer, e: number) => from.subarray(e * size, (e + 1) * size);
+  return Buffer.concat(Array.from({ length: experts }, (_, e) => [piece(gate, e), piece(up, e)]).flat());
+}

@@ -1,0 +1,228 @@
+// The router against the reference: every option forward and backward, fused logits, and logits that are hard to rank.
+
+import { describe, expect, test } from 'vitest';
+import { type RouterOptions, route, routeBackward } from '../../src/index.ts';
+import { referenceDgrad, referenceWgrad } from '../reference/grouped-matmul.ts';
+import {
+  chooseExperts,
+  referenceLogits,
+  referenceRoute,
+  referenceRouteBackward,
+} from '../reference/route.ts';
+import { expectClose, expectTwicePlain } from '../support/compare.ts';
+import { type Float, plainPrecision, representable } from '../support/dtypes.ts';
+import { expectChosen } from '../support/expect-layer.ts';
+import { seeded } from '../support/random.ts';
+import { ROUTERS, routerTitle } from '../support/routers.ts';
+import { DEVICES, TARGETS } from '../support/targets.ts';
+import { download, free, upload } from '../support/tensors.ts';
+
+/** What float32 routing of given logits may be off: a few roundings and an exponential. */
+const ROUTING_BOUND = 1e-6;
+
+const SIZES = [
+  { tokens: 33, experts: 7, topK: 3 },
+  { tokens: 5, experts: 1, topK: 1 },
+  { tokens: 9, experts: 6, topK: 6 },
+  { tokens: 17, experts: 64, topK: 8 },
+  { tokens: 7, experts: 131, topK: 5 },
+  { tokens: 1, experts: 16, topK: 2 },
+  { tokens: 0, experts: 4, topK: 2 },
+];
+
+describe.each(DEVICES)('routing of given logits on %s', device => {
+  const VARIANTS = ROUTERS.map(router => ({ router, title: routerTitle(router) }));
+
+  test.each(VARIANTS)('$title', ({ router: variant }) => {
+    for (const { tokens, experts, topK } of SIZES) {
+      const router: RouterOptions = { ...variant, topK };
+      const random = seeded(experts);
+      const logits = random.normals(tokens * experts, 1.5);
+      const wide = Float64Array.from(logits);
+      const exact = referenceRoute(router, wide, experts);
+      const routing = route({ ...router, logits: upload(logits, [tokens, experts], 'float32', device) });
+      const dWeights = random.normals(tokens * topK);
+      const extra = random.normals(tokens * experts, 0.3);
+      const dWeightsTensor = upload(dWeights, [tokens, topK], 'float32', device);
+      const dLogits = upload(extra, [tokens, experts], 'float32', device);
+      const own = download(routeBackward({ routing, dWeights: dWeightsTensor })).dLogits;
+      const both = download(routeBackward({ routing, dWeights: dWeightsTensor, dLogits })).dLogits;
+      const extraAlone = download(routeBackward({ routing, dLogits })).dLogits;
+      const { indices, weights, counts } = download(routing);
+
+      expect(indices).toEqual(Float64Array.from(exact.indices));
+      expectClose('weights', weights, exact.weights, ROUTING_BOUND);
+      const expectedCounts = new Float64Array(experts);
+      for (const expert of exact.indices) expectedCounts[expert]!++;
+      expect(counts).toEqual(expectedCounts);
+
+      const expected = referenceRouteBackward(
+        router,
+        wide,
+        experts,
+        exact.indices,
+        Float64Array.from(dWeights),
+      );
+      const expectGradient = (name: string, actual: Float64Array, wanted: Float64Array) => {
+        const error = Math.hypot(...actual.map((value, i) => value - wanted[i]!));
+        // Softmax of one expert is constant: its gradient is zero up to the roundings of what cancels.
+        const scale = Math.hypot(...wanted) + Math.hypot(...dWeights);
+        if (!(error <= ROUTING_BOUND * scale)) expect.fail(`${name}: error ${error} against ${scale}`);
+      };
+      expectGradient('dLogits', own, expected);
+      expectGradient(
+        'dLogits with an extra gradient',
+        both,
+        expected.map((value, i) => value + extra[i]!),
+      );
+      expect(extraAlone).toEqual(Float64Array.from(extra));
+    }
+  });
+
+  const ranked = (logits: number[], options: RouterOptions) => {
+    const tensor = upload(logits, [1, logits.length], 'float32', device);
+    return download(route({ ...options, logits: tensor }));
+  };
+  const SCORES = [{}, { softmaxOver: 'selected' }, { score: 'sigmoid' }] as const;
+
+  test.each(SCORES)('ties go to the lower id: %o', score => {
+    const equal = new Array(40).fill(0.5);
+    expect([...ranked(equal, { ...score, topK: 5 }).indices]).toEqual([0, 1, 2, 3, 4]);
+    expect([...ranked([1, 2, 1, 2, 1, 2], { ...score, topK: 4 }).indices]).toEqual([1, 3, 5, 0]);
+    expect([...ranked([0, -0, 0, -0, -1], { ...score, topK: 4 }).indices]).toEqual([0, 1, 2, 3]);
+    expect([...ranked([-0, 0, -0, 0, -1], { ...score, topK: 4 }).indices]).toEqual([0, 1, 2, 3]);
+  });
+
+  test.each(SCORES)('NaN ranks below every number: %o', score => {
+    const { indices } = ranked([NaN, -3, NaN, 4, -Infinity, NaN], { ...score, topK: 5 });
+    expect([...indices]).toEqual([3, 1, 4, 0, 2]);
+    const all = ranked(new Array(19).fill(NaN), { ...score, topK: 19 });
+    expect([...all.indices]).toEqual([...all.indices.keys()]);
+    expect(all.counts).toEqual(new Float64Array(19).fill(1));
+  });
+
+  test.each(SCORES)('large logits do not overflow: %o', score => {
+    for (const size of [30, 100, 1e4, 1e30, 3e38]) {
+      const logits = [-size, size / 2, size, 0, -size / 2];
+      const expected = referenceRoute({ ...score, topK: 5 }, Float64Array.from(logits, Math.fround), 5);
+      const { indices, weights } = ranked(logits, { ...score, topK: 5 });
+      expect([...indices], `±${size}`).toEqual([...expected.indices]);
+      expectClose(`weights of ±${size}`, weights, expected.weights, ROUTING_BOUND);
+    }
+  });
+
+  test('mixed NaN, infinite and equal logits always give K distinct experts', () => {
+    const random = seeded(77);
+    const palette = [NaN, Infinity, -Infinity, 0, -0, 1, 3e38, -3e38];
+    for (const score of SCORES) {
+      for (const experts of [5, 16, 17, 70]) {
+        const logits = Float64Array.from({ length: experts }, () => palette[random.integer(palette.length)]!);
+        const topK = 1 + random.integer(experts);
+        const { indices } = ranked([...logits], { ...score, topK });
+        expect([...indices], `${logits}`).toEqual(chooseExperts(logits, topK));
+      }
+    }
+  });
+});
+
+const FUSED = [
+  { tokens: 23, hidden: 19, experts: 5, topK: 2 },
+  { tokens: 1, hidden: 1, experts: 1, topK: 1 },
+  { tokens: 0, hidden: 8, experts: 4, topK: 2 },
+  { tokens: 6, hidden: 1027, experts: 9, topK: 3 },
+  { tokens: 200, hidden: 33, experts: 17, topK: 4 },
+  { tokens: 3, hidden: 16, experts: 260, topK: 2 },
+  ...[2, 3, 7, 8, 15, 17, 31, 64, 65, 513].map(hidden => ({ tokens: 5, hidden, experts: 12, topK: 2 })),
+];
+
+describe.each(TARGETS)('router on $device in $dtype', ({ dtype, device }) => {
+  const stored = dtype === 'float32' ? (['float32'] as const) : ([dtype, 'float32'] as const);
+  const cases = FUSED.flatMap(size =>
+    stored.map(weightDType => ({ ...size, weightDType: weightDType as Float })),
+  );
+
+  test.each(cases)('x [$tokens, $hidden] to $experts experts, $weightDType weight', sizes => {
+    const { tokens, hidden, experts, topK, weightDType } = sizes;
+    const random = seeded(hidden + experts);
+    const x = representable(dtype, random.normals(tokens * hidden));
+    const weight = representable(weightDType, random.normals(experts * hidden, 1 / Math.sqrt(hidden)));
+    const bias = representable(weightDType, random.normals(experts));
+    const dWeights = random.normals(tokens * topK);
+    const args = {
+      x: upload(x, [tokens, hidden], dtype, device),
+      weight: upload(weight, [experts, hidden], weightDType, device),
+      bias: upload(bias, [experts], weightDType, device),
+    };
+    const routing = route({ ...args, topK, normalize: true });
+    const dWeightsTensor = upload(dWeights, [tokens, topK], 'float32', device);
+    const gradients = download(routeBackward({ ...args, routing, dWeights: dWeightsTensor }));
+    const actual = download(routing);
+
+    const single = plainPrecision('float32');
+    const inputs = [
+      Float64Array.from(x),
+      Float64Array.from(weight),
+      Float64Array.from(bias),
+      hidden,
+    ] as const;
+    const logits = referenceLogits(...inputs);
+    const plainLogits = referenceLogits(...inputs, single);
+    expectTwicePlain('logits', 'float32', actual.logits, logits, plainLogits);
+    expectChosen('indices', logits, actual.indices, experts, topK);
+    const router = { topK, normalize: true };
+    const exact = referenceRoute(router, logits, experts, actual.indices);
+    const plain = referenceRoute(router, plainLogits, experts, actual.indices, single);
+    expectTwicePlain('weights', 'float32', actual.weights, exact.weights, plain.weights);
+
+    // From here on, given the gradient of the logits that was found: it is held against the reference above.
+    const group = { offsets: [0, tokens], width: experts, inner: hidden };
+    const dgrad = [gradients.dLogits, inputs[1], group] as const;
+    expectTwicePlain(
+      'dx',
+      dtype,
+      gradients.dx!,
+      referenceDgrad(...dgrad),
+      referenceDgrad(...dgrad, plainPrecision(dtype)),
+    );
+    const wgrad = [gradients.dLogits, inputs[0], group] as const;
+    const expected = referenceWgrad(...wgrad);
+    const plainGradients = referenceWgrad(...wgrad, plainPrecision(weightDType));
+    expectTwicePlain('dWeight', weightDType, gradients.dWeight!, expected.dWeight, plainGradients.dWeight);
+    expectTwicePlain('dBias', weightDType, gradients.dBias!, expected.dBias, plainGradients.dBias);
+  });
+
+  test.each(stored)('gradients added to given tensors, %s parameters', weightDType => {
+    const { tokens, hidden, experts, topK } = FUSED[0]!;
+    const random = seeded(3);
+    const values = (of: Float, count: number) => representable(of, random.normals(count));
+    const x = upload(values(dtype, tokens * hidden), [tokens, hidden], dtype, device);
+    const weight = upload(values(weightDType, experts * hidden), [experts, hidden], weightDType, device);
+    const bias = upload(values(weightDType, experts), [experts], weightDType, device);
+    const routing = route({ x, weight, bias, topK });
+    const dWeights = upload(random.normals(tokens * topK), [tokens, topK], 'float32', device);
+    const fresh = download(routeBackward({ routing, dWeights, x, weight, bias }));
+    const before = {
+      dx: values(dtype, tokens * hidden),
+      weight: random.normals(experts * hidden),
+      bias: random.normals(experts),
+    };
+    const into = {
+      dx: upload(before.dx, [tokens, hidden], dtype, device),
+      weight: upload(before.weight, [experts, hidden], 'float32', device),
+      bias: upload(before.bias, [experts], 'float32', device),
+    };
+    const added = routeBackward({ routing, dWeights, x, weight, bias, accumulateInto: into });
+    expect(added.dWeight).toBe(into.weight);
+    const sums = download(added);
+    for (const [name, key, of] of [
+      ['dx', 'dx', dtype],
+      ['dWeight', 'weight', weightDType],
+      ['dBias', 'bias', weightDType],
+    ] as const) {
+      const expected = fresh[name]!.map((value, i) => value + before[key][i]!);
+      // The fresh gradient was rounded to its own dtype first.
+      expectClose(name, sums[name]!, expected, of === 'bfloat16' ? 8e-3 : of === 'float16' ? 1e-3 : 1e-6);
+    }
+    free(routing);
+  });
+});

@@ -1,0 +1,150 @@
+// The example's own gradients against finite differences, and that it learns.
+
+import { describe, expect, it } from 'vitest';
+import { rmsNorm, seededRandom } from '../../examples/train-bytes/maths.ts';
+import { type Batch, ByteModel } from '../../examples/train-bytes/model.ts';
+import { Adam, type Parameter } from '../../examples/train-bytes/parameter.ts';
+import { evenBatches, randomBatch, splitText, unigramEntropy } from '../../examples/train-bytes/text.ts';
+import { memory } from '../../src/index.ts';
+
+const TINY = {
+  context: 3,
+  embedding: 4,
+  hidden: 12,
+  intermediate: 8,
+  experts: 4,
+  topK: 2,
+  balance: 0.5,
+  seed: 9,
+};
+const STEP = 2e-3;
+
+function tinyBatch(tokens: number): Batch {
+  const random = seededRandom(11);
+  const bytes = Uint8Array.from({ length: 400 }, () => Math.floor(random() * 256));
+  return randomBatch(bytes, tokens, TINY.context, random);
+}
+
+/** d loss / d s of values + s·direction at s = 0, by central differences; the routing must not change on the way. */
+async function slope(model: ByteModel, batch: Batch, { values }: Parameter, direction: Float32Array) {
+  const original = values.slice();
+  const losses: number[] = [];
+  const routings: string[] = [];
+  for (const s of [STEP, -STEP]) {
+    values.forEach((_, i) => {
+      values[i] = original[i]! + s * direction[i]!;
+    });
+    const { prediction, balance, counts } = await model.run(batch);
+    losses.push(prediction + balance);
+    routings.push(Array.from(counts).join());
+  }
+  values.set(original);
+  expect(routings[0], 'the step changed the choice of experts: choose another seed').toBe(routings[1]);
+  return (losses[0]! - losses[1]!) / (2 * STEP);
+}
+
+function dot(a: Float32Array, b: Float32Array): number {
+  return a.reduce((sum, value, i) => sum + value * b[i]!, 0);
+}
+
+describe('the gradients beyond the MoE', () => {
+  const names = ['embedding', 'mix.weight', 'mix.bias', 'router.weight', 'experts.gate_up', 'experts.down'];
+
+  it.each([...names, 'head.weight', 'head.bias'])('of %s agree with finite differences', async name => {
+    using model = new ByteModel(TINY);
+    const batch = tinyBatch(24);
+    await model.run(batch, true);
+    const parameter = model.parameters[name]!;
+    const gradient = parameter.gradients.slice();
+    const norm = Math.sqrt(dot(gradient, gradient));
+    expect(norm).toBeGreaterThan(1e-3);
+    const random = seededRandom(3);
+    const steepest = gradient.map(g => g / norm);
+    const signs = () => gradient.map(() => (random() < 0.5 ? -1 : 1) / 2);
+    for (const direction of [steepest, signs(), signs(), signs()]) {
+      const expected = await slope(model, batch, parameter, direction);
+      const error = Math.abs(dot(gradient, direction) - expected);
+      expect(error, `slope ${expected}, gradient ${dot(gradient, direction)}`).toBeLessThan(5e-3 * norm);
+    }
+  });
+
+  it('add up over batches', async () => {
+    using model = new ByteModel(TINY);
+    const batch = tinyBatch(24);
+    await model.run(batch, true);
+    const once = model.parameters['mix.weight']!.gradients.slice();
+    await model.run(batch, true);
+    const twice = model.parameters['mix.weight']!.gradients;
+    const difference = once.map((g, i) => twice[i]! - 2 * g);
+    expect(Math.sqrt(dot(difference, difference) / dot(once, once))).toBeLessThan(1e-6);
+  });
+});
+
+it('rmsNorm leaves rows of mean square 1', () => {
+  const random = seededRandom(5);
+  const { out } = rmsNorm(
+    Float32Array.from({ length: 3 * 64 }, () => 4 * random() - 1),
+    64,
+  );
+  for (let row = 0; row < 3; row++) {
+    const part = out.subarray(row * 64, (row + 1) * 64);
+    expect(dot(part, part) / 64).toBeCloseTo(1, 5);
+  }
+});
+
+describe('training', () => {
+  /** Words in random order: what follows depends on the context, which byte comes first in a word does not. */
+  function generatedText(length: number): Uint8Array {
+    const random = seededRandom(17);
+    const words = ['router', 'expert', 'token', 'gate', 'combine', 'dispatch', 'wgrad', 'dgrad'];
+    let text = '';
+    while (text.length < length) text += `${words[Math.floor(random() * words.length)]} `;
+    return new TextEncoder().encode(text);
+  }
+
+  const SMALL = { ...TINY, context: 8, embedding: 8, hidden: 32, intermediate: 16, balance: 0.02 };
+
+  async function train(steps: number) {
+    const text = splitText(generatedText(20_000));
+    using model = new ByteModel(SMALL);
+    const adam = new Adam(Object.values(model.parameters));
+    const random = seededRandom(1);
+    const losses: number[] = [];
+    for (let step = 0; step < steps; step++) {
+      losses.push((await model.run(randomBatch(text.training, 64, SMALL.context, random), true)).prediction);
+      adam.step(0.01);
+    }
+    const counts = new Array<number>(SMALL.experts).fill(0);
+    let sum = 0;
+    let batches = 0;
+    for (const batch of evenBatches(text.validation, 64, SMALL.context, 512)) {
+      const result = await model.run(batch);
+      sum += result.prediction;
+      batches++;
+      for (let e = 0; e < counts.length; e++) counts[e]! += result.counts[e]!;
+    }
+    return { losses, validation: sum / batches, counts, entropy: unigramEntropy(text.validation) };
+  }
+
+  it('lowers the loss below the unigram entropy and uses every expert', async () => {
+    const { losses, validation, counts, entropy } = await train(120);
+    expect(losses[0]).toBeGreaterThan(4);
+    expect(validation).toBeLessThan(0.5 * entropy);
+    for (const count of counts) expect(count).toBeGreaterThan(0);
+  });
+
+  it('gives the same bits again', async () => {
+    expect((await train(5)).losses).toEqual((await train(5)).losses);
+  });
+
+  it('leaves no tensor behind', async () => {
+    const before = memory().tensors;
+    await train(2);
+    expect(memory().tensors).toBe(before);
+  });
+});
+
+it('unigramEntropy is that of the byte frequencies', () => {
+  expect(unigramEntropy(new Uint8Array([1, 1, 2, 2]))).toBeCloseTo(Math.LN2, 12);
+  expect(unigramEntropy(new Uint8Array(9))).toBe(0);
+});
