@@ -35,6 +35,9 @@ class Environment {
   // Memory of a JavaScript buffer, which stays alive until the storage is destroyed, on whatever thread.
   std::shared_ptr<Storage> lend(const Napi::TypedArray& view);
 
+  // Lets go of lent buffers whose storage is gone.
+  void drop_returned();
+
   // A promise that settles on this thread once `start`'s callback has been called. `kept` stays alive until
   // then.
   template <class Start>
@@ -64,8 +67,6 @@ class Environment {
   // On the queue's thread.
   void finish(uint64_t id, std::optional<Error> failure);
   void settle(Napi::Env env, const Outcome& outcome);
-  void drop_returned();
-
   std::shared_ptr<Accounting> accounting_ = std::make_shared<Accounting>();
   std::shared_ptr<Returned> returned_ = std::make_shared<Returned>();
   std::unordered_map<uint64_t, Napi::Reference<Napi::Value>> lent_;

@@ -58,6 +58,7 @@ Napi::Value wrap(const Napi::CallbackInfo& info) {
 
 Napi::Value release_handle(const Napi::CallbackInfo& info) {
   release(info.Env(), *info[0].As<Napi::External<TensorHandle>>().Data());
+  Environment::of(info.Env()).drop_returned();
   return info.Env().Undefined();
 }
 

@@ -1,5 +1,5 @@
 // Filling and converting tensors. Bound by bytes.
-#include <bit>
+#include <cstring>
 
 #include "cpu/backend.h"
 #include "cpu/kernels.h"
@@ -9,13 +9,15 @@ namespace moe::cpu {
 
 void run(const Fill& op) {
   const auto bytes = static_cast<int64_t>(bytes_of(op.out.dtype));
-  alignas(4) char element[4];
+  char element[sizeof(float)];
   kernels().cast(&op.value, DType::float32, element, op.out.dtype, 1);
   for_chunks(op.out.elements(), bytes, [&](int64_t begin, int64_t end) {
-    with_float_type(op.out.dtype, [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      std::fill(op.out.as<T>() + begin, op.out.as<T>() + end, *reinterpret_cast<const T*>(element));
-    });
+    const auto fill = [&](auto value) {
+      using T = decltype(value);
+      std::memcpy(&value, element, sizeof value);
+      std::fill(op.out.as<T>() + begin, op.out.as<T>() + end, value);
+    };
+    bytes == 2 ? fill(uint16_t{}) : fill(uint32_t{});
   });
 }
 

@@ -38,6 +38,8 @@ const CASES: MatmulCase[] = [
   ...[...EDGES, ...WIDE_EDGES].map(width => ({ counts: [5, 9], width, inner: 7 })),
   ...[...EDGES, ...DEEP_EDGES].map(inner => ({ counts: [5, 9], width: 7, inner })),
   { counts: [2, 175], width: 270, inner: 67 },
+  { counts: [2, 3], width: 3, inner: 0 },
+  { counts: [2, 3], width: 0, inner: 3 },
   { counts: [3, 0, 20], width: 65, inner: 530 },
 ];
 
