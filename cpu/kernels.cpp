@@ -15,8 +15,8 @@ namespace moe::cpu {
 namespace {
 
 #if defined(__x86_64__)
-// Half-precision conversion, which not every compiler's __builtin_cpu_supports knows. The operating system saves its
-// registers if it saves those of AVX2.
+// Half-precision conversion, which not every compiler's __builtin_cpu_supports knows. The operating system
+// saves its registers if it saves those of AVX2.
 bool has_f16c() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
@@ -30,8 +30,7 @@ KernelList find_available() {
   };
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool avx2 =
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   add(kAvx512Bf16Kernels, avx512 && __builtin_cpu_supports("avx512bf16"));

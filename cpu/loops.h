@@ -26,8 +26,8 @@ inline void check_offsets(const Tensor& offsets, int64_t rows) {
   const int32_t* o = offsets.i32();
   const int64_t groups = offsets.dim(0) - 1;
   const auto refuse = [&](int64_t g) {
-    throw Error(kErrIndexRange, "offsets: expected values ascending from 0 to " + std::to_string(rows) + ", got " +
-                                    std::to_string(o[g]) + " at " + std::to_string(g));
+    throw Error(kErrIndexRange, "offsets: expected values ascending from 0 to " + std::to_string(rows) +
+                                    ", got " + std::to_string(o[g]) + " at " + std::to_string(g));
   };
   if (o[0] != 0) refuse(0);
   for (int64_t g = 1; g <= groups; ++g) {

@@ -67,7 +67,9 @@ void check_activation(Activation activation) {
           "activation: expected a known activation");
 }
 
-void check(const Fill& op) { require(op.out.present, "out: expected a tensor"); }
+void check(const Fill& op) {
+  require(op.out.present, "out: expected a tensor");
+}
 
 void check(const Cast& op) {
   require(op.source.present && op.out.present, "source, out: expected tensors");

@@ -4,7 +4,12 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { resolve } from 'node:path';
 
 const library = execFileSync('g++', ['-print-file-name=libasan.so'], { encoding: 'utf8' }).trim();
-const suites = ['test/conformance', 'test/lifetime/dispose', 'test/lifetime/queue-errors', 'test/lifetime/zero-copy'];
+const suites = [
+  'test/conformance',
+  'test/lifetime/dispose',
+  'test/lifetime/queue-errors',
+  'test/lifetime/zero-copy',
+];
 const { status } = spawnSync('npx', ['vitest', 'run', ...suites, ...process.argv.slice(2)], {
   stdio: 'inherit',
   env: {

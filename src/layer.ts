@@ -1,14 +1,14 @@
 // MoELayer: owns a layer's parameters, under the names models are published with, and runs it whole.
 
 import { type Activation, checkActivation, isGated } from './activation.ts';
-import { checkBoolean, checkInteger, checkKeys } from './check.ts';
-import { checkDType, FLOAT_DTYPES, type FloatDType } from './dtype.ts';
+import { checkBoolean, checkInteger, checkKeys, checkTensor } from './check.ts';
+import { checkDType, type DType, FLOAT_DTYPES, type FloatDType } from './dtype.ts';
 import { badArgument, MoeError } from './errors.ts';
 import type { ExpertName, Experts } from './ops/experts.ts';
 import { type MoeSaved, moeBackward, moeForward, type RouterParameters, type SaveMode } from './ops/moe.ts';
 import type { Routing } from './ops/route.ts';
 import { ROUTER_KEYS, type RouterOptions, resolveRouter } from './router.ts';
-import { type DeviceName, Tensor, tensor, zeros } from './tensor.ts';
+import { type DeviceName, type Tensor, tensor, zeros } from './tensor.ts';
 
 export interface MoELayerConfig {
   /** H */
@@ -160,24 +160,15 @@ export class MoELayer implements Disposable {
   }
 
   #checkParameters(): void {
-    const { dtype } = this.config;
+    const { dtype, device } = this.config;
     const shapes = parameterShapes(this.config, 'experts.gate_up' in this.parameters);
     checkKeys('weights', this.parameters, Object.keys(shapes));
     for (const [name, shape] of Object.entries(shapes)) {
-      const value: unknown = this.parameters[name];
-      if (!(value instanceof Tensor))
-        throw badArgument('ERR_INVALID_ARGUMENT', `weights.${name}`, 'a Tensor', String(value));
-      if (value.shape.join() !== shape.join()) {
-        throw badArgument(
-          'ERR_SHAPE',
-          `weights.${name}`,
-          `shape [${shape.join(', ')}]`,
-          `[${value.shape.join(', ')}]`,
-        );
-      }
       const mayBeWide = name.startsWith('router.') || name.endsWith('_bias');
-      if (value.dtype !== dtype && !(mayBeWide && value.dtype === 'float32')) {
-        throw badArgument('ERR_DTYPE', `weights.${name}`, `dtype ${dtype}`, value.dtype);
+      const allowed: readonly DType[] = mayBeWide && dtype !== 'float32' ? [dtype, 'float32'] : [dtype];
+      const value = checkTensor(`weights.${name}`, this.parameters[name], { dtype: allowed, shape });
+      if (value.device !== device) {
+        throw badArgument('ERR_DEVICE_MISMATCH', `weights.${name}`, `device ${device}`, value.device);
       }
     }
   }

@@ -5,7 +5,7 @@ import { checkKeys, checkOneOf, checkOptionalTensor, checkSameDevice, checkTenso
 import { describe, FLOAT_DTYPES, type FloatDType } from '../dtype.ts';
 import { badArgument } from '../errors.ts';
 import { enumIndex } from '../native.ts';
-import type { RouterOptions } from '../router.ts';
+import { ROUTER_KEYS, type RouterOptions } from '../router.ts';
 import { empty, type Tensor } from '../tensor.ts';
 import { disposeOnError, enqueue } from './call.ts';
 import { checkExperts, EXPERT_NAMES, type ExpertName, type Experts } from './experts.ts';
@@ -164,6 +164,7 @@ function forwardRouting(args: MoeForwardArgs, tokens: number, experts: number): 
     );
   }
   if (router) {
+    checkKeys('router', router, ['weight', 'bias', ...ROUTER_KEYS]);
     checkTensor('router.weight', router.weight, { shape: [experts, x.shape[1]!] });
     return route({ x, ...router });
   }
