@@ -10,14 +10,15 @@ void pack_k_contiguous(const PackArgs& args) {
   constexpr int kSteps = Units::kSteps;
   const int64_t units = (args.steps + kSteps - 1) / kSteps;
   for (int lane = (args.pitch - 1) / V::kWidth * V::kWidth; lane >= 0; lane -= V::kWidth) {
+    const int64_t left = args.lanes - lane;
+    const int given = static_cast<int>(left > 0 ? min_of(V::kWidth, left) : 0);
+    const T* rows[V::kWidth];
+    for (int i = 0; i < given; ++i) rows[i] = static_cast<const T*>(args.rows[lane + i]) + args.offset;
     for (int64_t unit = 0; unit < units; unit += V::kWidth) {
       F block[V::kWidth];
       const int64_t step = unit * kSteps;
-      for (int i = 0; i < V::kWidth; ++i) {
-        const bool given = lane + i < args.lanes;
-        const T* row = given ? static_cast<const T*>(args.rows[lane + i]) + args.offset + step : nullptr;
-        block[i] = given ? Units::load(row, args.steps - step) : V::zero();
-      }
+      for (int i = 0; i < given; ++i) block[i] = Units::load(rows[i] + step, args.steps - step);
+      for (int i = given; i < V::kWidth; ++i) block[i] = V::zero();
       V::transpose(block);
       float* out = args.panel + unit * args.pitch + lane;
       const int64_t count = min_of(V::kWidth, units - unit);

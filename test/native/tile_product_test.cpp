@@ -1,0 +1,122 @@
+// Tile products: for floats the bits of one chain of multiply-adds over ascending k, which makes every instruction set
+// that fuses agree with every other; for bfloat16 pairs a bound against float64.
+#include <cstring>
+
+#include "support/expect.h"
+
+namespace moe::test {
+namespace {
+
+using cpu::PanelKind;
+
+// The panels of one tile, and C before the product where it is added to.
+struct TileCase {
+  TileCase(const cpu::Kernels& kernels, PanelKind panels, int tile_rows, int64_t unit_count, bool add, Random& random)
+      : table(kernels),
+        kind(panels),
+        rows(tile_rows),
+        units(unit_count),
+        accumulate(add),
+        pitch(cpu::kSlivers * kernels.width),
+        a(dtype(), unit_count * tile_rows * steps_per_unit(panels), random),
+        b0(dtype(), unit_count * kernels.width * steps_per_unit(panels), random),
+        b1(dtype(), unit_count * kernels.width * steps_per_unit(panels), random),
+        before(DType::float32, rows * pitch, random),
+        c(DType::float32, rows * pitch) {
+    if (accumulate) std::memcpy(c.at(0), before.at(0), static_cast<size_t>(rows * pitch) * sizeof(float));
+  }
+
+  DType dtype() const { return kind == PanelKind::floats ? DType::float32 : DType::bfloat16; }
+
+  void run() {
+    table.tile_product[static_cast<size_t>(kind)][rows - 1](
+        {.units = units, .a = a.f32(), .b0 = b0.f32(), .b1 = b1.f32(), .c = c.f32(), .accumulate = accumulate});
+  }
+
+  // Calls visit(a, b) for the steps of an element of C, in their order.
+  template <class Visit>
+  void each_step(int64_t row, int64_t lane, Visit visit) const {
+    const int per_unit = steps_per_unit(kind);
+    const Array& b = lane < table.width ? b0 : b1;
+    for (int64_t unit = 0; unit < units; ++unit) {
+      for (int half = 0; half < per_unit; ++half) {
+        visit(a[(unit * rows + row) * per_unit + half],
+              b[(unit * table.width + lane % table.width) * per_unit + half]);
+      }
+    }
+  }
+
+  const cpu::Kernels& table;
+  PanelKind kind;
+  int rows;
+  int64_t units;
+  bool accumulate;
+  int64_t pitch;
+  Array a, b0, b1, before, c;
+};
+
+bool has_bits_of_chain(const TileCase& tile) {
+  for (int64_t i = 0; i < tile.c.size(); ++i) {
+    auto sum = static_cast<float>(tile.accumulate ? tile.before[i] : 0.0);
+    tile.each_step(i / tile.pitch, i % tile.pitch, [&](double a, double b) {
+      sum = multiply_add(tile.table, static_cast<float>(a), static_cast<float>(b), sum);
+    });
+    uint32_t bits;
+    std::memcpy(&bits, &sum, sizeof bits);
+    if (tile.c.bits(i) != bits) return false;
+  }
+  return tile.c.guard_untouched();
+}
+
+template <class Body>
+void for_each_tile_case(const cpu::Kernels& table, PanelKind kind, Body body) {
+  Random random(2);
+  for (int rows = 1; rows <= table.tile_rows; ++rows) {
+    for (int64_t units : {1, 2, 7, 33}) {
+      for (bool accumulate : {false, true}) {
+        CAPTURE(rows);
+        CAPTURE(units);
+        CAPTURE(accumulate);
+        TileCase tile(table, kind, rows, units, accumulate, random);
+        tile.run();
+        body(tile);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+TEST_SUITE("kernels") {
+  TEST_CASE("float tiles are chains of multiply-adds over ascending k") {
+    for_each_table([](const cpu::Kernels& table) {
+      for_each_tile_case(table, PanelKind::floats, [](const TileCase& tile) {
+        if (!has_bits_of_chain(tile)) FAIL_CHECK("the bits differ");
+      });
+    });
+  }
+
+  TEST_CASE("bfloat16 pair tiles agree with float64") {
+    for_each_table([](const cpu::Kernels& table) {
+      if (table.tile_product[static_cast<size_t>(PanelKind::bfloat16_pairs)][0] == nullptr) return;
+      for_each_tile_case(table, PanelKind::bfloat16_pairs, [](TileCase& tile) {
+        const auto want = [&](int64_t row, int64_t lane) {
+          double sum = tile.accumulate ? tile.before[row * tile.pitch + lane] : 0;
+          tile.each_step(row, lane, [&](double a, double b) { sum += a * b; });
+          return sum;
+        };
+        check_close({tile.c, tile.rows, tile.pitch, tile.pitch}, want, bound_of(DType::float32));
+      });
+    });
+  }
+
+  TEST_CASE("every table has products for all its row counts and no more") {
+    for_each_table([](const cpu::Kernels& table) {
+      CHECK(table.tile_rows <= cpu::kMaxTileRows);
+      for (int row = 0; row < cpu::kMaxTileRows; ++row)
+        CHECK_EQ(table.tile_product[0][row] != nullptr, row < table.tile_rows);
+    });
+  }
+}
+
+}  // namespace moe::test
