@@ -12,7 +12,7 @@ import {
   type RouterParameters,
   type SaveMode,
 } from '../src/ops/moe.ts';
-import type { Routing } from '../src/ops/route.ts';
+import { type Routing, routingTensors } from '../src/ops/route.ts';
 import { type DeviceName, type Tensor, tensor } from '../src/tensor.ts';
 import type { LayerShape } from './shapes.ts';
 
@@ -89,12 +89,12 @@ function fillUniform(values: Float32Array, bound: number, seed: number): void {
 }
 
 export function disposeForward({ y, routing, saved }: WorkloadForward): void {
-  for (const made of [y, routing.logits, routing.indices, routing.weights, routing.counts]) made.dispose();
+  for (const made of [y, ...routingTensors(routing)]) made.dispose();
   saved?.dispose();
 }
 
-export function disposeGradients({ experts, ...rest }: MoeGradients): void {
-  for (const made of [...Object.values(rest), ...Object.values(experts)]) made?.dispose();
+export function disposeGradients({ experts, shared, ...rest }: MoeGradients): void {
+  for (const made of [rest, experts, shared ?? {}].flatMap(group => Object.values(group))) made?.dispose();
 }
 
 /** The names that parameters are published by. */

@@ -25,6 +25,7 @@ Napi::Object enumerations(Napi::Env env) {
   enums.Set("activation", name_list(env, kActivationNames));
   enums.Set("score", name_list(env, kScoreNames));
   enums.Set("softmaxOver", name_list(env, kSoftmaxOverNames));
+  enums.Set("groupScore", name_list(env, kGroupScoreNames));
   return enums;
 }
 

@@ -38,10 +38,24 @@ RouterConfig router_config(const Args& args) {
   return {.top_k = args.integer("topK"),
           .score = args.choice<Score>("score"),
           .softmax_over = args.choice<SoftmaxOver>("softmaxOver"),
+          .jitter_eps = static_cast<float>(args.number("jitterEps")),
+          .group_count = args.integer("groupCount"),
+          .group_top = args.integer("groupTop"),
+          .group_score = args.choice<GroupScore>("groupScore"),
+          .group_mask_value = static_cast<float>(args.number("groupMaskValue")),
           .normalize = args.flag("normalize"),
           .normalize_eps = static_cast<float>(args.number("normalizeEps")),
           .normalize_min = static_cast<float>(args.number("normalizeMin")),
-          .scale = static_cast<float>(args.number("scale"))};
+          .scale = static_cast<float>(args.number("scale")),
+          .capacity = args.integer("capacity"),
+          .identity_experts = args.integer("identityExperts")};
+}
+
+ActivationSpec activation(const Args& args) {
+  return {.function = args.choice<Activation>("activation"),
+          .limit = static_cast<float>(args.number("activationLimit")),
+          .alpha = static_cast<float>(args.number("activationAlpha")),
+          .up_shift = static_cast<float>(args.number("activationUpShift"))};
 }
 
 ExpertTensors experts(Args& args) {
@@ -93,13 +107,18 @@ Op route(Args& args) {
                .logits = args.tensor("logits"),
                .indices = args.tensor("indices"),
                .weights = args.tensor("weights"),
-               .counts = args.tensor("counts")};
+               .selection_bias = args.tensor("selectionBias"),
+               .expert_scale = args.tensor("expertScale"),
+               .counts = args.tensor("counts"),
+               .dropped = args.tensor("dropped")};
 }
 
 Op route_backward(Args& args) {
   return RouteBackward{.router = router_config(args),
                        .logits = args.tensor("logits"),
                        .indices = args.tensor("indices"),
+                       .dropped = args.tensor("dropped"),
+                       .expert_scale = args.tensor("expertScale"),
                        .d_weights = args.tensor("dWeights"),
                        .extra_d_logits = args.tensor("extraDLogits"),
                        .x = args.tensor("x"),
@@ -108,13 +127,36 @@ Op route_backward(Args& args) {
                        .dx = args.tensor("dx"),
                        .d_weight = args.tensor("dWeight"),
                        .d_bias = args.tensor("dBias"),
+                       .d_expert_scale = args.tensor("dExpertScale"),
                        .accumulate_dx = args.flag("accumulateDx"),
                        .accumulate_d_weight = args.flag("accumulateDWeight"),
-                       .accumulate_d_bias = args.flag("accumulateDBias")};
+                       .accumulate_d_bias = args.flag("accumulateDBias"),
+                       .accumulate_d_expert_scale = args.flag("accumulateDExpertScale")};
+}
+
+Op router_loss(Args& args) {
+  return RouterLoss{.score = args.choice<Score>("score"),
+                    .logits = args.tensor("logits"),
+                    .indices = args.tensor("indices"),
+                    .mask = args.tensor("mask"),
+                    .sequence_length = args.integer("sequenceLength"),
+                    .load_balance = static_cast<float>(args.number("loadBalance")),
+                    .z = static_cast<float>(args.number("z")),
+                    .losses = args.tensor("losses"),
+                    .d_logits = args.tensor("dLogits")};
+}
+
+Op update_selection_bias(Args& args) {
+  return UpdateSelectionBias{.selection_bias = args.tensor("selectionBias"),
+                             .counts = args.tensor("counts"),
+                             .rate = static_cast<float>(args.number("rate"))};
 }
 
 Op dispatch(Args& args) {
   return Dispatch{.indices = args.tensor("indices"),
+                  .dropped = args.tensor("dropped"),
+                  .identity_experts = args.integer("identityExperts"),
+
                   .offsets = args.tensor("offsets"),
                   .row_slot = args.tensor("rowSlot"),
                   .slot_row = args.tensor("slotRow")};
@@ -145,7 +187,7 @@ Op combine_backward(Args& args) {
 }
 
 Op grouped_matmul(Args& args) {
-  return GroupedMatmul{.activation = args.choice<Activation>("activation"),
+  return GroupedMatmul{.activation = activation(args),
                        .rows = args.tensor("rows"),
                        .weight = args.tensor("weight"),
                        .offsets = args.tensor("offsets"),
@@ -155,7 +197,7 @@ Op grouped_matmul(Args& args) {
 }
 
 Op grouped_matmul_dgrad(Args& args) {
-  return GroupedMatmulDgrad{.activation = args.choice<Activation>("activation"),
+  return GroupedMatmulDgrad{.activation = activation(args),
                             .d_out = args.tensor("dOut"),
                             .weight = args.tensor("weight"),
                             .offsets = args.tensor("offsets"),
@@ -174,19 +216,21 @@ Op grouped_matmul_wgrad(Args& args) {
 }
 
 Op experts_forward(Args& args) {
-  return ExpertsForward{.activation = args.choice<Activation>("activation"),
+  return ExpertsForward{.activation = activation(args),
                         .x = args.tensor("x"),
                         .offsets = args.tensor("offsets"),
                         .row_slot = args.tensor("rowSlot"),
                         .slot_row = args.tensor("slotRow"),
                         .weights = args.tensor("weights"),
                         .experts = experts(args),
+                        .weight_on_input = args.flag("weightOnInput"),
                         .y = args.tensor("y"),
+                        .accumulate_y = args.flag("accumulateY"),
                         .pre_activation = args.tensor("preActivation")};
 }
 
 Op experts_backward(Args& args) {
-  return ExpertsBackward{.activation = args.choice<Activation>("activation"),
+  return ExpertsBackward{.activation = activation(args),
                          .dy = args.tensor("dy"),
                          .x = args.tensor("x"),
                          .offsets = args.tensor("offsets"),
@@ -194,8 +238,11 @@ Op experts_backward(Args& args) {
                          .slot_row = args.tensor("slotRow"),
                          .weights = args.tensor("weights"),
                          .experts = experts(args),
+                         .weight_on_input = args.flag("weightOnInput"),
                          .pre_activation = args.tensor("preActivation"),
                          .dx = args.tensor("dx"),
+                         .accumulate_dx = args.flag("accumulateDx"),
+
                          .d_weights = args.tensor("dWeights"),
                          .gradients = expert_gradients(args),
                          .accumulate = expert_flags(args)};
@@ -219,6 +266,8 @@ void export_ops(Napi::Env env, Napi::Object exports) {
   add("cast", guarded<enqueue<cast>>);
   add("route", guarded<enqueue<route>>);
   add("routeBackward", guarded<enqueue<route_backward>>);
+  add("routerLoss", guarded<enqueue<router_loss>>);
+  add("updateSelectionBias", guarded<enqueue<update_selection_bias>>);
   add("dispatch", guarded<enqueue<dispatch>>);
   add("gather", guarded<enqueue<gather>>);
   add("combine", guarded<enqueue<combine>>);

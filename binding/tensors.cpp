@@ -19,9 +19,8 @@ void release(Napi::BasicEnv env, TensorHandle& handle) {
   account(env, handle, 0);
 }
 
-Tensor described(const Napi::CallbackInfo& info) {
-  Tensor tensor = {.dtype = static_cast<DType>(info[0].As<Napi::Number>().Uint32Value()), .present = true};
-  const auto shape = info[1].As<Napi::Array>();
+Tensor shaped(const Napi::Array& shape, DType dtype) {
+  Tensor tensor = {.dtype = dtype, .present = true};
   tensor.rank = static_cast<int>(shape.Length());
   if (tensor.rank > kMaxRank) throw Error(kErrShape, "shape: expected at most 8 dimensions");
   for (int axis = 0; axis < tensor.rank; ++axis) {
@@ -29,6 +28,10 @@ Tensor described(const Napi::CallbackInfo& info) {
         shape.Get(static_cast<uint32_t>(axis)).As<Napi::Number>().Int64Value();
   }
   return tensor;
+}
+
+Tensor described(const Napi::CallbackInfo& info) {
+  return shaped(info[1].As<Napi::Array>(), static_cast<DType>(info[0].As<Napi::Number>().Uint32Value()));
 }
 
 Napi::Value wrapped(Napi::Env env, Tensor tensor, std::shared_ptr<Storage> storage, int64_t accounted) {
@@ -54,6 +57,16 @@ Napi::Value wrap(const Napi::CallbackInfo& info) {
   if (storage->bytes() < tensor.bytes())
     throw Error(kErrShape, "data: expected a buffer as large as the tensor");
   return wrapped(info.Env(), tensor, std::move(storage), 0);
+}
+
+// The same memory under another shape.
+Napi::Value reshape(const Napi::CallbackInfo& info) {
+  const TensorHandle& handle = handle_of(info[0]);
+  Tensor tensor = shaped(info[1].As<Napi::Array>(), handle.tensor.dtype);
+  if (tensor.elements() != handle.tensor.elements()) {
+    throw Error(kErrShape, "shape: expected as many elements as the tensor");
+  }
+  return wrapped(info.Env(), tensor, handle.storage, 0);
 }
 
 Napi::Value release_handle(const Napi::CallbackInfo& info) {
@@ -110,6 +123,7 @@ void export_tensors(Napi::Env env, Napi::Object exports) {
   exports.Set("allocate", Napi::Function::New(env, guarded<allocate>));
   exports.Set("wrap", Napi::Function::New(env, guarded<wrap>));
   exports.Set("release", Napi::Function::New(env, guarded<release_handle>));
+  exports.Set("reshape", Napi::Function::New(env, guarded<reshape>));
   exports.Set("write", Napi::Function::New(env, guarded<write>));
   exports.Set("readSync", Napi::Function::New(env, guarded<read_sync>));
   exports.Set("read", Napi::Function::New(env, guarded<read>));

@@ -10,6 +10,8 @@ void run(const Fill& op);
 void run(const Cast& op);
 void run(const Route& op);
 void run(const RouteBackward& op);
+void run(const RouterLoss& op);
+void run(const UpdateSelectionBias& op);
 void run(const Dispatch& op);
 void run(const Gather& op);
 void run(const Combine& op);

@@ -1,10 +1,12 @@
 // Dispatch and combine: the stable counting sort of slots by expert, and rows moved along it. Bound by bytes.
 #include "ops/dispatch.h"
 
-#include <array>
+#include <cstring>
+#include <utility>
 #include <vector>
 
 #include "cpu/backend.h"
+#include "cpu/combine.h"
 #include "cpu/kernels.h"
 #include "cpu/loops.h"
 
@@ -19,18 +21,23 @@ constexpr int64_t kSortChunk = 16384;
 // and the chunks place their slots: the order is that of a sequential sort, however many threads take part.
 void run(const Dispatch& op) {
   const int64_t E = op.offsets.dim(0) - 1, R = op.row_slot.dim(0);
-  check_range("indices", op.indices, E);
+  check_range("indices", op.indices, E + op.identity_experts);
   const int32_t* expert = op.indices.i32();
   const int64_t chunks = std::max<int64_t>(1, (R + kSortChunk - 1) / kSortChunk);
   std::vector<int32_t> next(static_cast<size_t>(chunks * E), 0);
-  const auto each_slot = [&](int64_t chunk, auto visit) {
+  const auto has_row = [&](int64_t slot) {
+    return expert[slot] < E && !(op.dropped && op.dropped.i32()[slot] != 0);
+  };
+  const auto each_row = [&](int64_t chunk, auto visit) {
     int32_t* own = next.data() + chunk * E;
     const int64_t end = std::min(R, (chunk + 1) * kSortChunk);
-    for (int64_t slot = chunk * kSortChunk; slot < end; ++slot) visit(slot, own[expert[slot]]);
+    for (int64_t slot = chunk * kSortChunk; slot < end; ++slot) {
+      if (has_row(slot)) visit(slot, own[expert[slot]]);
+    }
   };
   ThreadPool& pool = ThreadPool::instance();
   pool.parallel_for(chunks,
-                    [&](int64_t chunk) { each_slot(chunk, [](int64_t, int32_t& count) { ++count; }); });
+                    [&](int64_t chunk) { each_row(chunk, [](int64_t, int32_t& count) { ++count; }); });
   int32_t row = 0;
   for (int64_t e = 0; e < E; ++e) {
     op.offsets.i32()[e] = row;
@@ -40,63 +47,98 @@ void run(const Dispatch& op) {
     }
   }
   op.offsets.i32()[E] = row;
+  std::fill(op.row_slot.i32() + row, op.row_slot.i32() + R, kUnusedRow);
+  for (int64_t slot = 0; row < R && slot < R; ++slot) {
+    if (!has_row(slot)) op.slot_row.i32()[slot] = expert[slot] < E ? kDroppedSlot : kIdentitySlot;
+  }
   pool.parallel_for(chunks, [&](int64_t chunk) {
-    each_slot(chunk, [&](int64_t slot, int32_t& place) {
+    each_row(chunk, [&](int64_t slot, int32_t& place) {
       op.row_slot.i32()[place] = static_cast<int32_t>(slot);
       op.slot_row.i32()[slot] = place++;
     });
   });
 }
 
+namespace {
+
+// out (+)= Σ_j weights[j] · rows[j], all of the dtype of `out`; zeros for no rows.
+void write_row(const std::vector<const void*>& rows, const float* weights, const Tensor& out, int64_t row,
+               bool accumulate = false) {
+  const int64_t width = out.dim(1);
+  kernels().sum_rows({.rows = rows.data(),
+                      .weights = weights,
+                      .count = static_cast<int64_t>(rows.size()),
+                      .width = width,
+                      .dtype = out.dtype,
+                      .out = mutable_row_of(out, row, width),
+                      .out_dtype = out.dtype,
+                      .accumulate = accumulate});
+}
+
+}  // namespace
+
 void run(const Gather& op) {
   const int64_t H = op.x.dim(1), R = op.rows.dim(0);
-  check_range("rowSlot", op.row_slot, R);
-  const int64_t bytes = H * static_cast<int64_t>(bytes_of(op.x.dtype));
-  for_chunks(R, 2 * bytes, [&](int64_t begin, int64_t end) {
+  check_range("rowSlot", op.row_slot, R, kUnusedRow);
+  const auto bytes = static_cast<size_t>(H) * bytes_of(op.x.dtype);
+  for_chunks(R, 2 * static_cast<int64_t>(bytes), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
-      const void* source = row_of(op.x, op.row_slot.i32()[r] / op.top_k, H);
-      kernels().cast(source, op.x.dtype, mutable_row_of(op.rows, r, H), op.rows.dtype, H);
+      const int32_t slot = op.row_slot.i32()[r];
+      void* row = mutable_row_of(op.rows, r, H);
+      if (slot == kUnusedRow) {
+        std::memset(row, 0, bytes);
+      } else {
+        std::memcpy(row, row_of(op.x, slot / op.top_k, H), bytes);
+      }
+    }
+  });
+}
+
+void sum_slots(const SlotSum& sum) {
+  const int64_t T = sum.slot_row.dim(0), K = sum.slot_row.dim(1), H = sum.out.dim(1);
+  const auto weight_of = [](const Tensor& weights, int64_t slot) {
+    return weights ? weights.f32()[slot] : 1.0f;
+  };
+  for_chunks(T, (K + 1) * H * static_cast<int64_t>(bytes_of(sum.out.dtype)), [&](int64_t begin, int64_t end) {
+    std::vector<const void*> rows;
+    std::vector<float> weights;
+    for (int64_t t = begin; t < end; ++t) {
+      rows.clear();
+      weights.clear();
+      for (int64_t slot = t * K; slot < (t + 1) * K; ++slot) {
+        const int32_t row = sum.slot_row.i32()[slot];
+        if (row >= 0) {
+          rows.push_back(row_of(sum.rows, row, H));
+          weights.push_back(weight_of(sum.weights, slot));
+        } else if (row == kIdentitySlot && sum.tokens) {
+          rows.push_back(row_of(sum.tokens, t, H));
+          weights.push_back(weight_of(sum.token_weights, slot));
+        }
+      }
+      write_row(rows, weights.data(), sum.out, t, sum.accumulate);
     }
   });
 }
 
 void run(const Combine& op) {
-  const int64_t T = op.slot_row.dim(0), K = op.slot_row.dim(1), H = op.y.dim(1);
-  check_range("slotRow", op.slot_row, T * K);
-  for_chunks(T, (K + 1) * H * static_cast<int64_t>(bytes_of(op.y.dtype)), [&](int64_t begin, int64_t end) {
-    std::vector<const void*> rows(static_cast<size_t>(K));
-    for (int64_t t = begin; t < end; ++t) {
-      for (int64_t k = 0; k < K; ++k)
-        rows[static_cast<size_t>(k)] = row_of(op.rows, op.slot_row.i32()[t * K + k], H);
-      kernels().sum_rows({.rows = rows.data(),
-                          .weights = op.weights ? op.weights.f32() + t * K : nullptr,
-                          .count = K,
-                          .width = H,
-                          .dtype = op.rows.dtype,
-                          .out = mutable_row_of(op.y, t, H),
-                          .out_dtype = op.y.dtype,
-                          .accumulate = false});
-    }
-  });
+  check_range("slotRow", op.slot_row, op.slot_row.elements(), kIdentitySlot);
+  sum_slots({.rows = op.rows, .slot_row = op.slot_row, .weights = op.weights, .out = op.y});
 }
 
 void run(const CombineBackward& op) {
   const int64_t H = op.dy.dim(1), R = op.d_rows.dim(0);
   const DType dtype = op.dy.dtype;
-  check_range("rowSlot", op.row_slot, R);
+  check_range("rowSlot", op.row_slot, R, kUnusedRow);
+  if (op.d_weights) std::fill_n(op.d_weights.f32(), R, 0.0f);
   for_chunks(R, 3 * H * static_cast<int64_t>(bytes_of(dtype)), [&](int64_t begin, int64_t end) {
+    std::vector<const void*> row;
     for (int64_t r = begin; r < end; ++r) {
       const int32_t slot = op.row_slot.i32()[r];
-      const void* dy = row_of(op.dy, slot / op.top_k, H);
-      kernels().sum_rows({.rows = &dy,
-                          .weights = op.weights ? op.weights.f32() + slot : nullptr,
-                          .count = 1,
-                          .width = H,
-                          .dtype = dtype,
-                          .out = mutable_row_of(op.d_rows, r, H),
-                          .out_dtype = dtype,
-                          .accumulate = false});
-      if (op.d_weights) op.d_weights.f32()[slot] = kernels().dot(dy, dtype, row_of(op.rows, r, H), dtype, H);
+      row.clear();
+      if (slot != kUnusedRow) row.push_back(row_of(op.dy, slot / op.top_k, H));
+      write_row(row, op.weights && slot != kUnusedRow ? op.weights.f32() + slot : nullptr, op.d_rows, r);
+      if (!op.d_weights || slot == kUnusedRow) continue;
+      op.d_weights.f32()[slot] = kernels().dot(row[0], dtype, row_of(op.rows, r, H), dtype, H);
     }
   });
 }

@@ -67,6 +67,7 @@ void Activate::operator()(const Tile& tile) const {
                       .c = tile.c,
                       .rows = tile.rows,
                       .lanes = tile.lanes,
+                      .row_weights = row_weights != nullptr ? row_weights + tile.row : nullptr,
                       .gate_bias = gated ? at(gate_bias, tile.group, tile.col, 0) : nullptr,
                       .up_bias = at(up_bias, tile.group, tile.col, 0),
                       .bias_dtype = up_bias.tensor.dtype,

@@ -30,18 +30,19 @@ struct StoreBlock {
 
 // Activated rows, and the pre-activation rows (gate columns first) where asked.
 struct Activate {
-  Activation activation;
+  ActivationSpec activation;
   int64_t intermediate;
   ExpertMatrix gate_bias, up_bias;
-  Tensor pre_activation;  // [R, I or 2I], optional
-  Tensor out;             // [R, I], optional
+  Tensor pre_activation;               // [R, I or 2I], optional
+  Tensor out;                          // [R, I], optional
+  const float* row_weights = nullptr;  // [R], on the sums before the bias
 
   void operator()(const Tile& tile) const;
 };
 
 // The gradient of the pre-activation rows, from sums that are the gradient of the activated rows.
 struct ActivateBackward {
-  Activation activation;
+  ActivationSpec activation;
   int64_t intermediate;
   Tensor pre_activation, d_pre_activation;  // [R, I or 2I]
   const float* row_weights;                 // [R], or null for 1

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cpu/backend.h"
+#include "cpu/combine.h"
 #include "cpu/expert_gemm.h"
 #include "cpu/loops.h"
 #include "cpu/memory.h"
@@ -48,8 +49,9 @@ struct Layer {
         down{op.experts.down, 0, H * I, I},
         down_bias{op.experts.down_bias, 0, H, 1} {
     check_offsets(op.offsets, R);
-    check_range("rowSlot", op.row_slot, R);
-    check_range("slotRow", op.slot_row, R);
+    rows_used = offsets[E];
+    check_range("rowSlot", op.row_slot, R, 0, rows_used);
+    check_range("slotRow", op.slot_row, rows_used, kIdentitySlot);
   }
 
   int64_t pre_width() const { return gated ? 2 * I : I; }
@@ -68,17 +70,31 @@ struct Layer {
   }
 
   int64_t T, H, K, R, E, I;
+  // At most R: dropped and identity slots have no row.
+  int64_t rows_used = 0;
   bool gated;
   DType dtype;
-  Activation activation;
+  ActivationSpec activation;
   const int32_t* offsets;
   const int32_t* row_slot;
   GateUp parts;
   ExpertMatrix down, down_bias;
 };
 
-// x · gate and up; activated rows and pre-activation rows, each where its tensor is present.
-void project_up(const Layer& layer, const Tensor& x, const Tensor& pre_activation, const Tensor& activated) {
+// One float for each routed row.
+using RowWeights = std::vector<float>;
+
+RowWeights weights_of_rows(const Layer& layer, const Tensor& weights) {
+  RowWeights of_rows(static_cast<size_t>(layer.rows_used));
+  for (int64_t r = 0; r < layer.rows_used; ++r)
+    of_rows[static_cast<size_t>(r)] = weights.f32()[layer.row_slot[r]];
+  return of_rows;
+}
+
+// x · gate and up; activated rows and pre-activation rows, each where its tensor is present. `weights`
+// multiply the input of each row, or are null.
+void project_up(const Layer& layer, const Tensor& x, const float* weights, const Tensor& pre_activation,
+                const Tensor& activated) {
   GroupedGemm gemm = {
       .groups = layer.E, .offsets = layer.offsets, .n = layer.I, .k = layer.H, .a = layer.gathered(x)};
   set_halves(gemm, layer.parts, Halves::lanes);
@@ -87,7 +103,8 @@ void project_up(const Layer& layer, const Tensor& x, const Tensor& pre_activatio
                               .gate_bias = layer.parts.gate_bias,
                               .up_bias = layer.parts.up_bias,
                               .pre_activation = pre_activation,
-                              .out = activated});
+                              .out = activated,
+                              .row_weights = weights});
 }
 
 void project_down(const Layer& layer, const Tensor& activated, const Tensor& rows) {
@@ -105,141 +122,221 @@ void project_down(const Layer& layer, const Tensor& activated, const Tensor& row
 void run(const ExpertsForward& op) {
   const Layer layer(op);
   const Workspace activated(layer.R, layer.I, layer.dtype), rows(layer.R, layer.H, layer.dtype);
-  project_up(layer, op.x, op.pre_activation, activated.tensor);
+  const RowWeights row_weights = op.weight_on_input ? weights_of_rows(layer, op.weights) : RowWeights();
+  project_up(layer, op.x, op.weight_on_input ? row_weights.data() : nullptr, op.pre_activation,
+             activated.tensor);
   project_down(layer, activated.tensor, rows.tensor);
-  run(Combine{.rows = rows.tensor, .slot_row = op.slot_row, .weights = op.weights, .y = op.y});
+  sum_slots({.rows = rows.tensor,
+             .slot_row = op.slot_row,
+             .weights = op.weight_on_input ? Tensor{} : op.weights,
+             .tokens = op.x,
+             .token_weights = op.weights,
+             .out = op.y,
+             .accumulate = op.accumulate_y});
 }
 
 namespace {
 
-// What the first product of the backward pass leaves for the others.
-struct RowGradients {
-  explicit RowGradients(const Layer& layer)
-      : d_pre(layer.R, layer.pre_width(), layer.dtype),
-        weighted(layer.R, layer.I, layer.dtype),
-        weights(layer.R, 1, DType::float32) {}
+// The backward pass of one layer: its stages in order, and what they hand on.
+class Backward {
+ public:
+  explicit Backward(const ExpertsBackward& op)
+      : op_(op),
+        layer_(op),
+        row_weights_(weights_of_rows(layer_, op.weights)),
+        pre_activation_(op.pre_activation),
+        d_pre_(layer_.R, layer_.pre_width(), layer_.dtype),
+        activated_(layer_.R, layer_.I, layer_.dtype) {}
 
-  Workspace d_pre;     // [R, I or 2I]
-  Workspace weighted;  // [R, I]: routing weight times activated row
-  Workspace weights;   // [R]: the routing weight of each row
-};
+  void run() {
+    if (!pre_activation_) recompute();
+    gradient_of_activated_rows();
+    gradient_of_input();
+    gradients_of_down();
+    gradients_of_up();
+  }
 
-// A' = dy · down, through its epilogue, and the gradient of the routing weights.
-void activated_gradients(const Layer& layer, const ExpertsBackward& op, const Tensor& pre_activation,
-                         RowGradients& rows) {
-  float* row_weights = rows.weights.tensor.f32();
-  for (int64_t r = 0; r < layer.R; ++r) row_weights[r] = op.weights.f32()[layer.row_slot[r]];
-  const int64_t tile_width = tile_columns(Halves::none);
-  const int64_t column_tiles = (layer.I + tile_width - 1) / tile_width;
-  const Workspace dots(layer.R, column_tiles, DType::float32);
-  const GroupedGemm gemm = {.groups = layer.E,
-                            .offsets = layer.offsets,
-                            .n = layer.I,
-                            .k = layer.H,
-                            .a = layer.gathered(op.dy),
-                            .b = {operand_of(layer.down)},
-                            .b_k_contiguous = false};
-  grouped_gemm(gemm, ActivateBackward{.activation = layer.activation,
-                                      .intermediate = layer.I,
-                                      .pre_activation = pre_activation,
-                                      .d_pre_activation = rows.d_pre.tensor,
-                                      .row_weights = row_weights,
-                                      .weighted = rows.weighted.tensor,
-                                      .dots = dots.tensor.f32()});
+ private:
+  const float* output_weights() const { return op_.weight_on_input ? nullptr : row_weights_.data(); }
+  const float* input_weights() const { return op_.weight_on_input ? row_weights_.data() : nullptr; }
+
+  void recompute() {
+    recomputed_ = std::make_unique<Workspace>(layer_.R, layer_.pre_width(), layer_.dtype);
+    pre_activation_ = recomputed_->tensor;
+    project_up(layer_, op_.x, input_weights(), pre_activation_, {});
+  }
+
+  // A' = dy · down; its epilogue gives the gradient of the pre-activation rows, the (weighted) activated rows
+  // again, and the gradient of the weights on the output.
+  void gradient_of_activated_rows() {
+    const int64_t tile_width = tile_columns(Halves::none);
+    const int64_t column_tiles = (layer_.I + tile_width - 1) / tile_width;
+    const Workspace dots(layer_.R, column_tiles, DType::float32);
+    const GroupedGemm gemm = {.groups = layer_.E,
+                              .offsets = layer_.offsets,
+                              .n = layer_.I,
+                              .k = layer_.H,
+                              .a = layer_.gathered(op_.dy),
+                              .b = {operand_of(layer_.down)},
+                              .b_k_contiguous = false};
+    grouped_gemm(gemm, ActivateBackward{.activation = layer_.activation,
+                                        .intermediate = layer_.I,
+                                        .pre_activation = pre_activation_,
+                                        .d_pre_activation = d_pre_.tensor,
+                                        .row_weights = output_weights(),
+                                        .weighted = activated_.tensor,
+                                        .dots = dots.tensor.f32()});
+    recomputed_.reset();
+    gradient_of_rowless_weights();
+    if (!op_.weight_on_input) gradient_of_output_weights(dots.tensor.f32(), column_tiles);
+  }
+
   // ⟨dy, down(a) + bias⟩, tile after tile in a fixed order.
-  for (int64_t e = 0; e < layer.E; ++e) {
-    const void* bias = layer.down_bias ? row_of(layer.down_bias.tensor, e, layer.H) : nullptr;
-    for (int64_t r = layer.offsets[e]; r < layer.offsets[e + 1]; ++r) {
-      float sum = 0;
-      for (int64_t tile = 0; tile < column_tiles; ++tile) sum += dots.tensor.f32()[r * column_tiles + tile];
-      const int32_t slot = layer.row_slot[r];
-      if (bias != nullptr) {
-        const void* dy = row_of(op.dy, slot / layer.K, layer.H);
-        sum += kernels().dot(dy, layer.dtype, bias, layer.down_bias.tensor.dtype, layer.H);
+  void gradient_of_output_weights(const float* dots, int64_t column_tiles) {
+    const ExpertMatrix& bias = layer_.down_bias;
+    for (int64_t e = 0; e < layer_.E; ++e) {
+      const void* bias_row = bias ? row_of(bias.tensor, e, layer_.H) : nullptr;
+      for (int64_t r = layer_.offsets[e]; r < layer_.offsets[e + 1]; ++r) {
+        float sum = 0;
+        for (int64_t tile = 0; tile < column_tiles; ++tile) sum += dots[r * column_tiles + tile];
+        const int32_t slot = layer_.row_slot[r];
+        if (bias_row != nullptr) sum += dot(op_.dy, slot / layer_.K, bias_row, bias.tensor.dtype);
+        op_.d_weights.f32()[slot] = sum;
       }
-      op.d_weights.f32()[slot] = sum;
     }
   }
-}
 
-// out[e] (+)= Σ_r leftᵀ · right over the rows of expert e; left's columns are out's rows.
-void weight_gradient(const Layer& layer, const Operand& left, int64_t left_columns, const Operand& right,
-                     int64_t right_columns, const ExpertMatrix& out, bool accumulate) {
-  if (!out) return;
-  const GroupedGemm gemm = {.groups = layer.E,
-                            .offsets = layer.offsets,
-                            .ragged = Ragged::k,
-                            .m = left_columns,
-                            .n = right_columns,
-                            .a = left,
-                            .a_k_contiguous = false,
-                            .b = {right},
-                            .b_k_contiguous = false};
-  grouped_gemm(gemm, StoreBlock{.out = out, .accumulate = accumulate});
-}
+  // ⟨dy, x⟩ where a slot returns its input, nothing where it was dropped.
+  void gradient_of_rowless_weights() {
+    for (int64_t slot = 0; slot < layer_.R; ++slot) {
+      const int32_t row = op_.slot_row.i32()[slot];
+      if (row >= 0) continue;
+      const int64_t t = slot / layer_.K;
+      const void* x = row_of(op_.x, t, layer_.H);
+      op_.d_weights.f32()[slot] = row == kIdentitySlot ? dot(op_.dy, t, x, layer_.dtype) : 0;
+    }
+  }
 
-void bias_gradient(const Layer& layer, const Operand& rows, int64_t columns, const float* weights,
-                   const ExpertMatrix& out, bool accumulate) {
-  if (!out) return;
-  sum_groups({.groups = layer.E,
-              .offsets = layer.offsets,
-              .rows = rows,
-              .columns = columns,
-              .weights = weights,
-              .out = out,
-              .accumulate = accumulate});
-}
+  // d_pre · gate and up, row by row, summed into dx; their product with x is the gradient of weights on the
+  // input.
+  void gradient_of_input() {
+    const Workspace d_rows(layer_.R, layer_.H, layer_.dtype);
+    GroupedGemm gemm = {.groups = layer_.E,
+                        .offsets = layer_.offsets,
+                        .n = layer_.H,
+                        .k = layer_.pre_width(),
+                        .a = Layer::routed(d_pre_.tensor),
+                        .b_k_contiguous = false};
+    set_halves(gemm, layer_.parts, Halves::steps);
+    grouped_gemm(gemm, StoreRows{.out = d_rows.tensor});
+    if (op_.weight_on_input) {
+      for (int64_t r = 0; r < layer_.rows_used; ++r) {
+        const int32_t slot = layer_.row_slot[r];
+        const void* d_row = row_of(d_rows.tensor, r, layer_.H);
+        op_.d_weights.f32()[slot] = dot(op_.x, slot / layer_.K, d_row, layer_.dtype);
+      }
+    }
+    sum_slots({.rows = d_rows.tensor,
+               .slot_row = op_.slot_row,
+               .weights = op_.weight_on_input ? op_.weights : Tensor{},
+               .tokens = op_.dy,
+               .token_weights = op_.weights,
+               .out = op_.dx,
+               .accumulate = op_.accumulate_dx});
+  }
 
-void parameter_gradients(const Layer& layer, const ExpertsBackward& op, const RowGradients& rows) {
-  const auto& [H, I] = std::pair{layer.H, layer.I};
-  const Operand x = layer.gathered(op.x), dy = layer.gathered(op.dy);
-  const Operand d_gate = Layer::routed(rows.d_pre.tensor);
-  const Operand d_up = Layer::routed(rows.d_pre.tensor, layer.gated ? I : 0);
-  const GateUp into = split_gate_up(op.gradients, I);
-  const ExpertFlags& add = op.accumulate;
-  const bool packed = static_cast<bool>(op.gradients.gate_up);
-  const bool packed_bias = static_cast<bool>(op.gradients.gate_up_bias);
+  void gradients_of_down() {
+    const int64_t H = layer_.H, I = layer_.I;
+    const Operand dy = layer_.gathered(op_.dy);
+    const ExpertTensors& into = op_.gradients;
+    weight_gradient(dy, H, Layer::routed(activated_.tensor), I, {into.down, 0, H * I, I},
+                    op_.accumulate.down);
+    bias_gradient(dy, H, output_weights(), {into.down_bias, 0, H, 1}, op_.accumulate.down_bias);
+  }
 
-  weight_gradient(layer, dy, H, Layer::routed(rows.weighted.tensor), I, {op.gradients.down, 0, H * I, I},
-                  add.down);
-  if (layer.gated) weight_gradient(layer, d_gate, I, x, H, into.gate, packed ? add.gate_up : add.gate);
-  weight_gradient(layer, d_up, I, x, H, into.up, packed ? add.gate_up : add.up);
-  bias_gradient(layer, dy, H, rows.weights.tensor.f32(), {op.gradients.down_bias, 0, H, 1}, add.down_bias);
-  if (layer.gated)
-    bias_gradient(layer, d_gate, I, nullptr, into.gate_bias, packed_bias ? add.gate_up_bias : add.gate_bias);
-  bias_gradient(layer, d_up, I, nullptr, into.up_bias, packed_bias ? add.gate_up_bias : add.up_bias);
-}
+  void gradients_of_up() {
+    const GateUp into = split_gate_up(op_.gradients, layer_.I);
+    const ExpertFlags& add = op_.accumulate;
+    const bool packed = op_.gradients.gate_up.present, packed_bias = op_.gradients.gate_up_bias.present;
+    const Operand d_gate = Layer::routed(d_pre_.tensor);
+    const Operand d_up = Layer::routed(d_pre_.tensor, layer_.gated ? layer_.I : 0);
+    if (layer_.gated)
+      bias_gradient(d_gate, layer_.I, nullptr, into.gate_bias,
+                    packed_bias ? add.gate_up_bias : add.gate_bias);
+    bias_gradient(d_up, layer_.I, nullptr, into.up_bias, packed_bias ? add.gate_up_bias : add.up_bias);
 
-// dx[t] = Σ_k d_pre of (t, k) · gate and up
-void input_gradient(const Layer& layer, const ExpertsBackward& op, const RowGradients& rows) {
-  const Workspace d_rows(layer.R, layer.H, layer.dtype);
-  GroupedGemm gemm = {.groups = layer.E,
-                      .offsets = layer.offsets,
-                      .n = layer.H,
-                      .k = layer.pre_width(),
-                      .a = Layer::routed(rows.d_pre.tensor),
-                      .b_k_contiguous = false};
-  set_halves(gemm, layer.parts, Halves::steps);
-  grouped_gemm(gemm, StoreRows{.out = d_rows.tensor});
-  run(Combine{.rows = d_rows.tensor, .slot_row = op.slot_row, .weights = {}, .y = op.dx});
-}
+    // What multiplied the input multiplies its products with the gradient; the biases came after it.
+    if (op_.weight_on_input) weigh_rows(d_pre_.tensor);
+    const Operand x = layer_.gathered(op_.x);
+    if (layer_.gated)
+      weight_gradient(d_gate, layer_.I, x, layer_.H, into.gate, packed ? add.gate_up : add.gate);
+    weight_gradient(d_up, layer_.I, x, layer_.H, into.up, packed ? add.gate_up : add.up);
+  }
+
+  void weigh_rows(const Tensor& rows) const {
+    const int64_t width = rows.dim(1);
+    for_chunks(layer_.rows_used, width * static_cast<int64_t>(sizeof(float)),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t r = begin; r < end; ++r) {
+                   const void* row = row_of(rows, r, width);
+                   kernels().sum_rows({.rows = &row,
+                                       .weights = &row_weights_[static_cast<size_t>(r)],
+                                       .count = 1,
+                                       .width = width,
+                                       .dtype = rows.dtype,
+                                       .out = mutable_row_of(rows, r, width),
+                                       .out_dtype = rows.dtype,
+                                       .accumulate = false});
+                 }
+               });
+  }
+
+  // out[e] (+)= Σ_r leftᵀ · right over the rows of expert e; left's columns are out's rows.
+  void weight_gradient(const Operand& left, int64_t left_columns, const Operand& right, int64_t right_columns,
+                       const ExpertMatrix& out, bool accumulate) const {
+    if (!out) return;
+    const GroupedGemm gemm = {.groups = layer_.E,
+                              .offsets = layer_.offsets,
+                              .ragged = Ragged::k,
+                              .m = left_columns,
+                              .n = right_columns,
+                              .a = left,
+                              .a_k_contiguous = false,
+                              .b = {right},
+                              .b_k_contiguous = false};
+    grouped_gemm(gemm, StoreBlock{.out = out, .accumulate = accumulate});
+  }
+
+  void bias_gradient(const Operand& rows, int64_t columns, const float* weights, const ExpertMatrix& out,
+                     bool accumulate) const {
+    if (!out) return;
+    sum_groups({.groups = layer_.E,
+                .offsets = layer_.offsets,
+                .rows = rows,
+                .columns = columns,
+                .weights = weights,
+                .out = out,
+                .accumulate = accumulate});
+  }
+
+  // ⟨row t of tokens, other⟩
+  float dot(const Tensor& tokens, int64_t t, const void* other, DType other_dtype) const {
+    return kernels().dot(row_of(tokens, t, layer_.H), layer_.dtype, other, other_dtype, layer_.H);
+  }
+
+  const ExpertsBackward& op_;
+  const Layer layer_;
+  const RowWeights row_weights_;
+  Tensor pre_activation_;
+  std::unique_ptr<Workspace> recomputed_;
+  Workspace d_pre_;      // [R, I or 2I]
+  Workspace activated_;  // [R, I], times the weight where that is on the output
+};
 
 }  // namespace
 
 void run(const ExpertsBackward& op) {
-  const Layer layer(op);
-  Tensor pre_activation = op.pre_activation;
-  std::unique_ptr<Workspace> recomputed;
-  if (!pre_activation) {
-    recomputed = std::make_unique<Workspace>(layer.R, layer.pre_width(), layer.dtype);
-    pre_activation = recomputed->tensor;
-    project_up(layer, op.x, pre_activation, {});
-  }
-  RowGradients rows(layer);
-  activated_gradients(layer, op, pre_activation, rows);
-  recomputed.reset();
-  parameter_gradients(layer, op, rows);
-  input_gradient(layer, op, rows);
+  Backward(op).run();
 }
 
 }  // namespace moe::cpu

@@ -126,8 +126,9 @@ class Product {
     const int64_t k = gemm_.ragged == Ragged::k ? rows_of(block.group) : gemm_.k;
     const int64_t middle = gemm_.halves == Halves::steps ? k / 2 : k;
     if (k == 0) {
-      const int64_t pitch = kSlivers * table_.width;
-      std::fill_n(scratch.c.get(), block.rows * ((col_end - col_begin + pitch - 1) / pitch) * pitch, 0.0f);
+      const int64_t columns = tile_columns(gemm_.halves);
+      const int64_t tiles = (col_end - col_begin + columns - 1) / columns;
+      std::fill_n(scratch.c.get(), tiles * block.rows * kSlivers * table_.width, 0.0f);
     }
     for (int64_t step = 0; step < k;) {
       // A block of k never spans both halves.

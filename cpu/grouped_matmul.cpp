@@ -2,6 +2,8 @@
 // rows by the bytes of the weights.
 #include "ops/grouped_matmul.h"
 
+#include <cstring>
+
 #include "cpu/backend.h"
 #include "cpu/expert_gemm.h"
 #include "cpu/loops.h"
@@ -14,11 +16,21 @@ Operand rows_operand(const Tensor& rows) {
   return {.data = rows.data, .dtype = rows.dtype, .row_stride = rows.dim(1)};
 }
 
+// Rows past the last group belong to none.
+void clear_unused(const Tensor& offsets, const Tensor& rows) {
+  if (!rows) return;
+  const int64_t used = offsets.i32()[offsets.dim(0) - 1], width = rows.dim(1);
+  const int64_t unused = (rows.dim(0) - used) * width;
+  std::memset(mutable_row_of(rows, used, width), 0, static_cast<size_t>(unused) * bytes_of(rows.dtype));
+}
+
 }  // namespace
 
 void run(const GroupedMatmul& op) {
   const int64_t E = op.weight.dim(0), N = op.weight.dim(1), C = op.weight.dim(2);
   check_offsets(op.offsets, op.rows.dim(0));
+  clear_unused(op.offsets, op.out);
+  clear_unused(op.offsets, op.pre_activation);
   const bool gated = is_gated(op.activation);
   const int64_t I = gated ? N / 2 : N;
   const GateUp parts = split_gate_up(gated ? ExpertTensors{.gate_up = op.weight, .gate_up_bias = op.bias}
@@ -37,6 +49,7 @@ void run(const GroupedMatmul& op) {
 void run(const GroupedMatmulDgrad& op) {
   const int64_t E = op.weight.dim(0), N = op.weight.dim(1), C = op.weight.dim(2);
   check_offsets(op.offsets, op.d_out.dim(0));
+  clear_unused(op.offsets, op.d_rows);
   const GroupedGemm gemm = {.groups = E,
                             .offsets = op.offsets.i32(),
                             .n = C,
@@ -44,7 +57,7 @@ void run(const GroupedMatmulDgrad& op) {
                             .a = rows_operand(op.d_out),
                             .b = {operand_of({op.weight, 0, N * C, C})},
                             .b_k_contiguous = false};
-  if (op.activation == Activation::identity) {
+  if (op.activation.function == Activation::identity) {
     grouped_gemm(gemm, StoreRows{.out = op.d_rows});
   } else {
     grouped_gemm(gemm, ActivateBackward{.activation = op.activation,

@@ -63,13 +63,14 @@ struct StoreArgs {
   DType bias_dtype;
 };
 
-// pre = c + bias, stored where asked; out = activation(pre). Ungated: 2·width lanes of one matrix; gated: c's
-// first sliver is the gate, its second the up part, `lanes` ≤ width.
+// pre = weight·c + bias, stored where asked; out = activation(pre). Ungated: 2·width lanes of one matrix;
+// gated: c's first sliver is the gate, its second the up part, `lanes` ≤ width.
 struct ActivateArgs {
-  Activation activation;
+  ActivationSpec activation;
   const float* c;
   int rows, lanes;
-  const void* gate_bias;  // at lane 0, or null; ungated: unused
+  const float* row_weights;  // one per row, or null for 1
+  const void* gate_bias;     // at lane 0, or null; ungated: unused
   const void* up_bias;
   DType bias_dtype;
   void* gate_pre;  // at the tile's first element, or null
@@ -83,7 +84,7 @@ struct ActivateArgs {
 // c is the gradient of the activated row before weighting. d_pre = act'(pre)·weight·c; weighted =
 // weight·act(pre); dot[row] = ⟨c, act(pre)⟩ over these lanes.
 struct ActivateBackwardArgs {
-  Activation activation;
+  ActivationSpec activation;
   const float* c;  // [rows][2·width]
   int rows, lanes;
   const float* row_weights;  // one per row, or null for 1
@@ -110,6 +111,32 @@ struct SumRowsArgs {
   bool accumulate;
 };
 
+// One token: logits → K experts, in descending order of what they were chosen by, and their weights.
+struct RouteTokenArgs {
+  const RouterConfig& router;
+  int64_t experts;              // E'
+  const float* logits;          // [E']
+  const float* selection_bias;  // [E'], or null
+  const float* expert_scale;    // [E'], or null
+  int32_t* indices;             // [K]
+  float* weights;               // [K]
+  float* scratch;               // [4·E']
+};
+
+// One token: gradient of the weights (or null) → gradient of the logits, added to `extra` where given.
+struct RouteTokenBackwardArgs {
+  const RouterConfig& router;
+  int64_t experts;            // E'
+  const float* logits;        // [E']
+  const int32_t* indices;     // [K]
+  const float* expert_scale;  // [E'], or null
+  const float* d_weights;     // [K], or null
+  const float* extra;         // [E'], or null
+  float* d_logits;            // [E']
+  float* d_expert_scale;      // [K], or null: of each chosen expert's scale
+  float* scratch;             // [2·K]
+};
+
 struct Kernels {
   const char* name;
   int width;      // lanes of a register
@@ -126,14 +153,12 @@ struct Kernels {
   void (*sum_rows)(const SumRowsArgs&);
   float (*dot)(const void* a, DType a_dtype, const void* b, DType b_dtype, int64_t width);
   void (*cast)(const void* source, DType source_dtype, void* out, DType out_dtype, int64_t count);
-  // One token: logits [E] → K indices and weights. `scratch` holds E 32-bit words.
-  void (*route_token)(const RouterConfig&, const float* logits, int64_t experts, int32_t* indices,
-                      float* weights, int32_t* scratch);
-  // One token: gradient of the weights (or null) → gradient of the logits, added to `extra` where given.
-  // `scratch` holds 2·K floats.
-  void (*route_token_backward)(const RouterConfig&, const float* logits, int64_t experts,
-                               const int32_t* indices, const float* d_weights, const float* extra,
-                               float* d_logits, float* scratch);
+  void (*route_token)(const RouteTokenArgs&);
+  void (*route_token_backward)(const RouteTokenBackwardArgs&);
+  // One token: shares p of the experts, and slopes with dz = slopes·(dp - Σ dp·p).
+  void (*expert_shares)(Score, const float* logits, int64_t experts, float* shares, float* slopes);
+  // One token: softmax, returning ln Σ exp z.
+  float (*softmax)(const float* logits, int64_t experts, float* out);
 };
 
 // Each defined by the translation unit of its instruction set.

@@ -21,28 +21,30 @@ void for_chunks(int64_t count, int64_t bytes, Body body) {
                                       [&](int64_t i) { body(i * chunk, std::min(count, (i + 1) * chunk)); });
 }
 
-// Offsets of ragged groups must ascend from 0 to `rows`: kernels index memory with them.
+// Offsets of ragged groups must ascend from 0 to at most `rows`: kernels index memory with them.
 inline void check_offsets(const Tensor& offsets, int64_t rows) {
   const int32_t* o = offsets.i32();
   const int64_t groups = offsets.dim(0) - 1;
   const auto refuse = [&](int64_t g) {
-    throw Error(kErrIndexRange, "offsets: expected values ascending from 0 to " + std::to_string(rows) +
-                                    ", got " + std::to_string(o[g]) + " at " + std::to_string(g));
+    throw Error(kErrIndexRange, "offsets: expected values ascending from 0 to at most " +
+                                    std::to_string(rows) + ", got " + std::to_string(o[g]) + " at " +
+                                    std::to_string(g));
   };
   if (o[0] != 0) refuse(0);
   for (int64_t g = 1; g <= groups; ++g) {
-    if (o[g] < o[g - 1]) refuse(g);
+    if (o[g] < o[g - 1] || o[g] > rows) refuse(g);
   }
-  if (o[groups] != rows) refuse(groups);
 }
 
-inline void check_range(const char* name, const Tensor& indices, int64_t limit) {
+// The first `count` values must lie in [least, limit).
+inline void check_range(const char* name, const Tensor& indices, int64_t limit, int64_t least = 0,
+                        int64_t count = -1) {
   const int32_t* index = indices.i32();
-  const int64_t count = indices.elements();
+  if (count < 0) count = indices.elements();
   for (int64_t i = 0; i < count; ++i) {
-    if (index[i] >= 0 && index[i] < limit) continue;
-    throw Error(kErrIndexRange, std::string(name) + ": expected values from 0 to " +
-                                    std::to_string(limit - 1) + ", got " + std::to_string(index[i]));
+    if (index[i] >= least && index[i] < limit) continue;
+    throw Error(kErrIndexRange, std::string(name) + ": expected values from " + std::to_string(least) +
+                                    " to " + std::to_string(limit - 1) + ", got " + std::to_string(index[i]));
   }
 }
 

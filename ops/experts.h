@@ -37,14 +37,18 @@ struct GateUp {
 // `intermediate` is I. Works on weights and on gradients.
 GateUp split_gate_up(const ExpertTensors& experts, int64_t intermediate);
 
-// y[t] = Σ_k weights[t, k] · down_e(activation(up_e(x[t])))
+// y[t] (+)= Σ_k weights[t, k] · down_e(activation(up_e(x[t]))), or with the weight on up's input; identity
+// slots add weights[t, k] · x[t]
 struct ExpertsForward {
-  Activation activation = Activation::swiglu;
+  ActivationSpec activation;
   Tensor x;                            // [T, H]
   Tensor offsets, row_slot, slot_row;  // the dispatch
   Tensor weights;                      // float32 [T, K]
   ExpertTensors experts;
-  Tensor y;               // [T, H], out
+  // The weight multiplies the expert's input (before up's bias) instead of its output.
+  bool weight_on_input = false;
+  Tensor y;  // [T, H], out
+  bool accumulate_y = false;
   Tensor pre_activation;  // [R, 2I] (gate columns first) or [R, I], out, optional
 };
 
@@ -56,14 +60,16 @@ struct ExpertFlags {
 
 // Gradients of ExpertsForward to x, the routing weights and every given parameter.
 struct ExpertsBackward {
-  Activation activation = Activation::swiglu;
+  ActivationSpec activation;
   Tensor dy, x;                        // [T, H]
   Tensor offsets, row_slot, slot_row;  // the dispatch
   Tensor weights;                      // float32 [T, K]
   ExpertTensors experts;
+  bool weight_on_input = false;
   Tensor pre_activation;  // as the forward left it; recomputed from x where absent
   Tensor dx;              // [T, H], out
-  Tensor d_weights;       // float32 [T, K], out
+  bool accumulate_dx = false;
+  Tensor d_weights;  // float32 [T, K], out
   ExpertTensors gradients;
   ExpertFlags accumulate;
 };

@@ -1,4 +1,5 @@
-// Grouped products over ragged groups of rows. offsets int32 [E+1] ascend from 0 to R.
+// Grouped products over ragged groups of rows. offsets int32 [E+1] ascend from 0 to at most R; rows
+// past the last belong to no group, and outputs are zero there.
 #pragma once
 
 #include "ops/activation.h"
@@ -8,7 +9,7 @@ namespace moe {
 
 // out[r] = activation(rows[r] · weight[e]ᵀ + bias[e])
 struct GroupedMatmul {
-  Activation activation = Activation::identity;
+  ActivationSpec activation;
   Tensor rows, weight, offsets;  // [R, C], [E, N, C], int32 [E+1]
   Tensor bias;                   // [E, N], optional
   Tensor out;                    // [R, N] or, gated, [R, N/2]
@@ -17,7 +18,7 @@ struct GroupedMatmul {
 
 // d_rows[r] = d_out[r] · weight[e], carried on through the activation that was applied to `pre_activation`
 struct GroupedMatmulDgrad {
-  Activation activation = Activation::identity;
+  ActivationSpec activation;
   Tensor d_out, weight, offsets;  // [R, N], [E, N, C], int32 [E+1]
   Tensor pre_activation;          // [R, C] or, gated, [R, 2C]; optional for identity
   Tensor d_rows;                  // the shape of pre_activation, or [R, C]

@@ -21,9 +21,9 @@ struct Cast {
   Tensor source, out;
 };
 
-using Op =
-    std::variant<Fill, Cast, Route, RouteBackward, Dispatch, Gather, Combine, CombineBackward, GroupedMatmul,
-                 GroupedMatmulDgrad, GroupedMatmulWgrad, ExpertsForward, ExpertsBackward>;
+using Op = std::variant<Fill, Cast, Route, RouteBackward, RouterLoss, UpdateSelectionBias, Dispatch, Gather,
+                        Combine, CombineBackward, GroupedMatmul, GroupedMatmulDgrad, GroupedMatmulWgrad,
+                        ExpertsForward, ExpertsBackward>;
 
 // Throws Error unless every tensor of the op has the dtype and shape that its description says. What lies
 // inside tensors (expert ids, offsets) is checked by the kernels, which report ERR_INDEX_RANGE and touch

@@ -60,10 +60,19 @@ void check_router(const RouterConfig& router, int64_t experts) {
   require(static_cast<size_t>(router.score) < kScoreNames.size(), "score: expected a known score function");
   require(static_cast<size_t>(router.softmax_over) < kSoftmaxOverNames.size(),
           "softmaxOver: expected all or selected");
+  require(static_cast<size_t>(router.group_score) < kGroupScoreNames.size(),
+          "groups.score: expected max or top2sum");
+  require(router.group_count == 0 || (router.group_count > 0 && experts % router.group_count == 0),
+          "groups.count: expected a divisor of the number of experts");
+  require(router.group_count == 0 || (router.group_top >= 1 && router.group_top <= router.group_count),
+          "groups.top: expected 1 to count");
+  require(router.identity_experts >= 0 && router.identity_experts < experts,
+          "identityExperts: expected fewer than the router has logits");
+  require(router.capacity >= 0, "capacity: expected a number of rows");
 }
 
-void check_activation(Activation activation) {
-  require(static_cast<size_t>(activation) < kActivationNames.size(),
+void check_activation(const ActivationSpec& activation) {
+  require(static_cast<size_t>(activation.function) < kActivationNames.size(),
           "activation: expected a known activation");
 }
 
@@ -92,6 +101,9 @@ void check(const Route& op) {
   expect("indices", op.indices, DType::int32, {T, K});
   expect("weights", op.weights, DType::float32, {T, K});
   expect("counts", op.counts, DType::int32, {E});
+  if (op.selection_bias) expect("selectionBias", op.selection_bias, DType::float32, {E});
+  if (op.expert_scale) expect_float("expertScale", op.expert_scale, {E - op.router.identity_experts});
+  if (op.router.capacity > 0) expect("dropped", op.dropped, DType::int32, {T, K});
 }
 
 void check(const RouteBackward& op) {
@@ -111,6 +123,27 @@ void check(const RouteBackward& op) {
     expect_float("dWeight", op.d_weight, {E, op.x.dim(1)});
   }
   if (op.d_bias) expect_float("dBias", op.d_bias, {E});
+  if (op.dropped) expect("dropped", op.dropped, DType::int32, {T, K});
+  const int64_t computed = E - op.router.identity_experts;
+  if (op.expert_scale) expect_float("expertScale", op.expert_scale, {computed});
+  if (op.d_expert_scale) expect_float("dExpertScale", op.d_expert_scale, {computed});
+}
+
+void check(const RouterLoss& op) {
+  expect("logits", op.logits, DType::float32, {kAny, kAny});
+  const int64_t T = op.logits.dim(0), E = op.logits.dim(1);
+  require(static_cast<size_t>(op.score) < kScoreNames.size(), "score: expected a known score function");
+  expect("indices", op.indices, DType::int32, {T, kAny});
+  if (op.mask) expect("mask", op.mask, DType::int32, {T});
+  require(op.sequence_length >= 0 && (op.sequence_length == 0 || T % op.sequence_length == 0),
+          "sequenceLength: expected a divisor of the number of tokens");
+  expect("losses", op.losses, DType::float32, {2});
+  expect("dLogits", op.d_logits, DType::float32, {T, E});
+}
+
+void check(const UpdateSelectionBias& op) {
+  expect("selectionBias", op.selection_bias, DType::float32, {kAny});
+  expect("counts", op.counts, DType::int32, {op.selection_bias.dim(0)});
 }
 
 void check(const Dispatch& op) {
@@ -119,6 +152,8 @@ void check(const Dispatch& op) {
   require(op.offsets.dim(0) >= 2, "offsets: expected at least one expert");
   expect("rowSlot", op.row_slot, DType::int32, {op.indices.elements()});
   expect("slotRow", op.slot_row, DType::int32, {op.indices.dim(0), op.indices.dim(1)});
+  if (op.dropped) expect("dropped", op.dropped, DType::int32, {op.indices.dim(0), op.indices.dim(1)});
+  require(op.identity_experts >= 0, "identityExperts: expected a number of experts");
 }
 
 void check(const Gather& op) {
@@ -168,7 +203,8 @@ void check(const GroupedMatmulDgrad& op) {
   expect("weight", op.weight, dtype, {kAny, op.d_out.dim(1), kAny});
   const int64_t C = op.weight.dim(2) * (is_gated(op.activation) ? 2 : 1);
   expect("offsets", op.offsets, DType::int32, {op.weight.dim(0) + 1});
-  if (op.activation != Activation::identity) expect("preActivation", op.pre_activation, dtype, {R, C});
+  if (op.activation.function != Activation::identity)
+    expect("preActivation", op.pre_activation, dtype, {R, C});
   expect("dRows", op.d_rows, dtype, {R, C});
 }
 
@@ -189,8 +225,8 @@ struct ExpertDims {
 };
 
 // Weights must have the activations' dtype; gradients and biases may be float32 beside them.
-void check_experts(const ExpertTensors& experts, Activation activation, DType dtype, bool gradients,
-                   ExpertDims dims) {
+void check_experts(const ExpertTensors& experts, const ActivationSpec& activation, DType dtype,
+                   bool gradients, ExpertDims dims) {
   const auto [E, H, I] = dims;
   const auto weight = [&](const char* name, const Tensor& tensor, Dims shape) {
     gradients ? expect_wide(name, tensor, dtype, shape) : expect(name, tensor, dtype, shape);
@@ -255,6 +291,8 @@ const char* name_of(const Op& op) {
                                                                               "cast",
                                                                               "route",
                                                                               "routeBackward",
+                                                                              "routerLoss",
+                                                                              "updateSelectionBias",
                                                                               "dispatch",
                                                                               "gather",
                                                                               "combine",

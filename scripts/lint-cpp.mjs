@@ -15,20 +15,30 @@ const formatted = await run('npx', [
 const clean = write || (await tidy());
 process.exitCode = formatted && clean ? 0 : 1;
 
-/** One clang-tidy per core over the sources of the last configured build. */
+/** One clang-tidy per core over the sources of the addon and of the native tests, as they were last configured. */
 async function tidy() {
-  const commands = 'build/compile_commands.json';
-  if (!existsSync(commands)) await run('npx', ['cmake-js', 'configure', '--CDMOE_CUDA=OFF']);
-  const waiting = JSON.parse(readFileSync(commands, 'utf8')).map(entry => entry.file);
+  const waiting = [
+    ...(await compiledIn('build', 'npx', ['cmake-js', 'configure', '--CDMOE_CUDA=OFF'])),
+    ...(await compiledIn('build/native', 'cmake', ['--preset', 'native'])).filter(({ file }) =>
+      file.includes('/test/native/'),
+    ),
+  ];
   let clean = true;
   const worker = async () => {
-    for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) {
+    for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
       // Standard error only counts what was suppressed.
-      clean = (await run('clang-tidy', ['-p', 'build', '--quiet', file], 'ignore')) && clean;
+      clean = (await run('clang-tidy', ['-p', next.folder, '--quiet', next.file], 'ignore')) && clean;
     }
   };
   await Promise.all(Array.from({ length: availableParallelism() }, worker));
   return clean;
+}
+
+/** The sources that a build folder compiles; configures it where that was not done yet. */
+async function compiledIn(folder, command, args) {
+  const commands = `${folder}/compile_commands.json`;
+  if (!existsSync(commands)) await run(command, args);
+  return JSON.parse(readFileSync(commands, 'utf8')).map(({ file }) => ({ folder, file }));
 }
 
 /** Whether the command succeeded; its output goes to the terminal. */

@@ -1,23 +1,17 @@
 // Golden cases: a small layer in a safetensors file, its configuration in `__metadata__.case`, with the output, routing
 // and gradients that another implementation computed. What this package cannot run is refused by name, never guessed.
 
-import { ACTIVATIONS, type Activation } from './activation.ts';
+import { ACTIVATIONS, resolveActivation } from './activation.ts';
 import { describe } from './dtype.ts';
 import { badArgument, type ErrorCode, MoeError } from './errors.ts';
-import { parameterShapes } from './layer.ts';
-import { type RouterOptions, resolveRouter, SCORES, SOFTMAX_OVER } from './router.ts';
+import { type MoELayerConfig, parameterShapes } from './layer-config.ts';
+import { DROP_POLICIES, GROUP_SCORES, resolveRouter, SCORES, SOFTMAX_OVER } from './router.ts';
 import { type SafetensorsArray, SafetensorsFile } from './safetensors.ts';
 import { parseStrictJson } from './strict-json.ts';
 
-export interface GoldenConfig {
-  readonly hidden: number;
-  readonly intermediate: number;
-  readonly experts: number;
-  readonly topK: number;
-  readonly activation: Activation;
-  readonly bias: boolean;
-  readonly router: Omit<RouterOptions, 'topK'> & { readonly bias: boolean };
-}
+/** The layer of a case, ready to be constructed. */
+export type GoldenConfig = Omit<MoELayerConfig, 'dtype' | 'device'> &
+  Required<Pick<MoELayerConfig, 'router' | 'activation' | 'bias' | 'identityExperts'>>;
 
 export interface GoldenParameter {
   readonly values: Float32Array;
@@ -39,7 +33,7 @@ export interface GoldenCase {
     /** [T, K], ascending by id in each row */
     readonly indices: Int32Array;
     readonly weights: Float32Array;
-    /** By parameter name. */
+    /** By name of the parameter; the selection bias has none. */
     readonly gradients: ReadonlyMap<string, Float32Array>;
   };
 }
@@ -68,7 +62,7 @@ const record: Read<object> = (name, value) => {
 };
 
 /** One of the values that are supported so far; others of the same type may be valid in the form. */
-function supported<T extends string | number | boolean>(choices: readonly [T, ...T[]]): Read<T> {
+function supported<const T extends string | number | boolean>(choices: readonly [T, ...T[]]): Read<T> {
   return (name, value, unsupported) => {
     expectType(name, value, typeof choices[0]);
     const found = choices.find(choice => choice === value);
@@ -82,7 +76,34 @@ function expectType(name: string, value: unknown, type: string): unknown {
   throw badArgument('ERR_FILE', name, `a ${type}`, describe(value));
 }
 
+/** JSON has no infinities. */
+const maskValue: Read<number> = (name, value) => {
+  if (value === 0) return 0;
+  if (value === '-inf') return Number.NEGATIVE_INFINITY;
+  throw badArgument('ERR_FILE', name, '0 or "-inf"', describe(value));
+};
+
+/** An object of its own keys. */
+function nested<T extends Table>(table: T): Read<Values<T>> {
+  return (name, value, unsupported) => readKeys(name, table, record(name, value, unsupported), unsupported);
+}
+
 /** What this package can run. A key of the form that is absent here is unsupported. */
+const ROUTER_KEYS = {
+  score: supported(SCORES),
+  softmaxOver: supported(SOFTMAX_OVER),
+  jitterEps: number,
+  groups: nested({ count: integer(1), top: integer(1), score: supported(GROUP_SCORES), maskValue }),
+  normalize: flag,
+  normalizeEps: number,
+  normalizeMin: number,
+  scale: number,
+  bias: flag,
+  selectionBias: flag,
+  expertScale: flag,
+  capacity: nested({ tokensPerExpert: integer(1), dropPolicy: supported(DROP_POLICIES) }),
+} as const satisfies Table;
+
 const LAYER_KEYS = {
   name: text,
   source: text,
@@ -90,24 +111,16 @@ const LAYER_KEYS = {
   hidden: integer(1),
   intermediate: integer(1),
   experts: integer(1),
+  identityExperts: integer(0),
   topK: integer(1),
-  identityExperts: supported([0]),
-  router: record,
+  router: nested(ROUTER_KEYS),
   activation: supported(ACTIVATIONS),
-  applyWeightTo: supported(['output']),
+  activationLimit: number,
+  activationAlpha: number,
+  activationUpShift: number,
+  applyWeightTo: supported(['output', 'input']),
   bias: flag,
-} as const satisfies Table;
-
-const ROUTER_KEYS = {
-  score: supported(SCORES),
-  softmaxOver: supported(SOFTMAX_OVER),
-  normalize: flag,
-  normalizeEps: number,
-  normalizeMin: number,
-  scale: number,
-  bias: flag,
-  selectionBias: supported([false]),
-  expertScale: supported([false]),
+  shared: nested({ intermediate: integer(1), gate: supported(['sigmoid']) }),
 } as const satisfies Table;
 
 const CASE = 'case';
@@ -144,31 +157,41 @@ async function inFile<T>(path: string, body: () => Promise<T>): Promise<T> {
 function parseCase(json: string | undefined): { name?: string; tokens: number; config: GoldenConfig } {
   if (json === undefined) throw badArgument('ERR_FILE', `__metadata__.${CASE}`, 'a configuration', 'none');
   const unsupported: string[] = [];
-  const layer = readKeys(CASE, LAYER_KEYS, record(CASE, parseJson(json), unsupported), unsupported);
-  const router = readKeys(`${CASE}.router`, ROUTER_KEYS, required(CASE, layer, 'router'), unsupported);
-  if (router.normalizeEps !== undefined && router.normalizeMin !== undefined) {
+  const layer = nested(LAYER_KEYS)(CASE, parseJson(json), unsupported);
+  if (layer.router?.normalizeEps !== undefined && layer.router.normalizeMin !== undefined) {
     unsupported.push(`${CASE}.router.normalizeEps beside normalizeMin`);
   }
   if (unsupported.length > 0) {
     const got = unsupported.join(', ').slice(0, 400);
     throw badArgument('ERR_UNSUPPORTED', CASE, 'only what is supported', got);
   }
-  const [experts, topK] = [required(CASE, layer, 'experts'), required(CASE, layer, 'topK')];
-  const { bias = false, selectionBias: _, expertScale: __, ...options } = router;
-  const score = required(`${CASE}.router`, router, 'score');
-  if (score === 'softmax') required(`${CASE}.router`, router, 'softmaxOver');
-  resolveRouter(`${CASE}.router`, { ...options, topK }, experts);
+  const { name, source, tokens, identityExperts = 0, bias = false, ...rest } = complete(layer);
+  const { bias: routerBias, selectionBias, expertScale, ...options } = rest.router;
+  const router = { ...options, topK: rest.topK, identityExperts };
+  resolveRouter(`${CASE}.router`, router, rest.experts + identityExperts);
+  resolveActivation(`${CASE}.`, rest, rest.activation);
+  return { name, tokens, config: { ...rest, identityExperts, bias } };
+}
+
+/** Everything that the form gives no default: what a case leaves out is not guessed. */
+function complete(layer: Values<typeof LAYER_KEYS>) {
+  const keys = ['tokens', 'hidden', 'intermediate', 'experts', 'topK', 'router', 'activation'] as const;
+  const given = requireKeys(CASE, layer, keys);
+  const router = requireKeys(`${CASE}.router`, given.router, ['score']);
+  const { groups, capacity } = router;
+  if (router.score === 'softmax') requireKeys(`${CASE}.router`, router, ['softmaxOver']);
+  if (router.score === 'sparsemixer') requireKeys(`${CASE}.router`, router, ['jitterEps']);
+  if (given.activation === 'swiglu_clamped') {
+    requireKeys(CASE, layer, ['activationLimit', 'activationAlpha', 'activationUpShift']);
+  }
   return {
-    name: layer.name,
-    tokens: required(CASE, layer, 'tokens'),
-    config: {
-      hidden: required(CASE, layer, 'hidden'),
-      intermediate: required(CASE, layer, 'intermediate'),
-      experts,
-      topK,
-      activation: required(CASE, layer, 'activation'),
-      bias: layer.bias ?? false,
-      router: { ...options, bias },
+    ...given,
+    shared: layer.shared && requireKeys(`${CASE}.shared`, layer.shared, ['intermediate']),
+    router: {
+      ...router,
+      groups: groups && requireKeys(`${CASE}.router.groups`, groups, ['count', 'top', 'score', 'maskValue']),
+      capacity:
+        capacity && requireKeys(`${CASE}.router.capacity`, capacity, ['tokensPerExpert', 'dropPolicy']),
     },
   };
 }
@@ -192,10 +215,16 @@ function readKeys<T extends Table>(name: string, table: T, given: object, unsupp
   return values as Values<T>;
 }
 
-function required<V, K extends keyof V & string>(name: string, values: V, key: K): NonNullable<V[K]> {
-  const value = values[key];
-  if (value !== undefined && value !== null) return value;
-  throw badArgument('ERR_FILE', `${name}.${key}`, 'a value', 'none');
+/** The values, of which those of `keys` must be there. */
+function requireKeys<V extends object, K extends keyof V & string>(
+  name: string,
+  values: V,
+  keys: readonly K[],
+): V & { [key in K]-?: NonNullable<V[key]> } {
+  for (const key of keys) {
+    if (values[key] === undefined) throw badArgument('ERR_FILE', `${name}.${key}`, 'a value', 'none');
+  }
+  return values as V & { [key in K]-?: NonNullable<V[key]> };
 }
 
 const INDEX = 'topk.index';
@@ -208,8 +237,16 @@ function tensorShapes(
   const shapes = new Map<string, readonly number[]>();
   for (const name of ['x', 'y', 'dy', 'dx']) shapes.set(name, [tokens, hidden]);
   for (const name of [INDEX, 'topk.weight']) shapes.set(name, [tokens, topK]);
-  for (const [name, shape] of Object.entries(parameters)) shapes.set(name, shape).set(`d.${name}`, shape);
+  for (const [name, shape] of Object.entries(parameters)) {
+    shapes.set(name, shape);
+    if (hasGradient(name)) shapes.set(`d.${name}`, shape);
+  }
   return shapes;
+}
+
+/** The selection bias only chooses. */
+function hasGradient(parameter: string): boolean {
+  return parameter !== 'router.selection_bias';
 }
 
 /** Exactly the tensors of this configuration: one too many would be a part of the layer that is silently left out. */
@@ -242,7 +279,7 @@ async function readCase(
   const gradients = new Map<string, Float32Array>();
   for (const [name, shape] of Object.entries(shapes)) {
     parameters.set(name, { values: await read(name), shape });
-    gradients.set(name, await read(`d.${name}`));
+    if (hasGradient(name)) gradients.set(name, await read(`d.${name}`));
   }
   const indices = (await file.read(INDEX)) as Int32Array;
   checkIndices(indices, config);
@@ -251,12 +288,13 @@ async function readCase(
   return { path: file.path, name, tokens, config, parameters, x, dy, expected };
 }
 
-function checkIndices(indices: Int32Array, { experts, topK }: GoldenConfig): void {
+function checkIndices(indices: Int32Array, { experts, identityExperts, topK }: GoldenConfig): void {
+  const ids = experts + identityExperts;
   for (let slot = 0; slot < indices.length; slot++) {
     const least = slot % topK === 0 ? 0 : indices[slot - 1]! + 1;
-    if (indices[slot]! < least || indices[slot]! >= experts) {
+    if (indices[slot]! < least || indices[slot]! >= ids) {
       const row = Math.floor(slot / topK);
-      const expected = `ascending expert ids below ${experts}`;
+      const expected = `ascending expert ids below ${ids}`;
       const got = describe([...indices.subarray(row * topK, (row + 1) * topK)]);
       throw badArgument('ERR_FILE', `${INDEX}[${row}]`, expected, got);
     }

@@ -1,6 +1,6 @@
 // The public API.
 
-export { ACTIVATIONS, type Activation } from './activation.ts';
+export { ACTIVATIONS, type Activation, type ActivationOptions } from './activation.ts';
 export {
   type BackendInfo,
   backendInfo,
@@ -16,7 +16,15 @@ export {
 } from './device.ts';
 export type { DType, FloatDType, TensorData } from './dtype.ts';
 export { type ErrorCode, MoeError } from './errors.ts';
-export { MoELayer, type MoELayerBackward, type MoELayerConfig, type NamedTensors } from './layer.ts';
+export { MoELayer, type MoELayerBackward, type NamedTensors } from './layer.ts';
+export type { LayerRouter, MoELayerConfig } from './layer-config.ts';
+export {
+  type RouterLossArgs,
+  type RoutingStatistics,
+  routerLoss,
+  routingStatistics,
+  updateSelectionBias,
+} from './ops/balance.ts';
 export type { ExpertName, Experts } from './ops/experts.ts';
 export {
   type GroupedMatmulArgs,
@@ -37,9 +45,11 @@ export {
   moeForward,
   type RouterParameters,
   type SaveMode,
+  type WeightSide,
 } from './ops/moe.ts';
 export {
   type Dispatch,
+  type DispatchArgs,
   dispatch,
   permute,
   permuteBackward,
@@ -50,17 +60,23 @@ export {
   type RouteArgs,
   type RouteBackwardArgs,
   type RouteGradients,
+  type RouterTensors,
   type Routing,
   route,
   routeBackward,
 } from './ops/route.ts';
-export type { ResolvedRouter, RouterOptions } from './router.ts';
+export type { SharedExpert } from './ops/shared.ts';
+export { type Overrides, type Preset, presets, withOverrides } from './presets.ts';
+export type { ResolvedRouter, RouterCapacity, RouterGroups, RouterOptions } from './router.ts';
 export {
   type DeviceName,
+  type EmptyOptions,
   empty,
+  ones,
   Tensor,
   type TensorOptions,
   type TensorSource,
   tensor,
   zeros,
 } from './tensor.ts';
+export { type LoadExpertsOptions, loadExperts } from './weights.ts';

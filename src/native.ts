@@ -31,6 +31,8 @@ export type NativeOp =
   | 'cast'
   | 'route'
   | 'routeBackward'
+  | 'routerLoss'
+  | 'updateSelectionBias'
   | 'dispatch'
   | 'gather'
   | 'combine'
@@ -42,7 +44,9 @@ export type NativeOp =
   | 'expertsBackward';
 
 export type Native = Record<NativeOp, (args: NativeArgs) => void> & {
-  readonly enums: Readonly<Record<'dtype' | 'activation' | 'score' | 'softmaxOver', readonly string[]>>;
+  readonly enums: Readonly<
+    Record<'dtype' | 'activation' | 'score' | 'softmaxOver' | 'groupScore', readonly string[]>
+  >;
   info(): NativeInfo;
   memory(): NativeMemory;
   trimPool(): void;
@@ -52,6 +56,8 @@ export type Native = Record<NativeOp, (args: NativeArgs) => void> & {
   allocate(dtype: number, shape: readonly number[]): NativeTensor;
   /** A tensor over the caller's buffer, which is kept alive as long as native code may touch it. */
   wrap(dtype: number, shape: readonly number[], view: ArrayBufferView): NativeTensor;
+  /** Another handle on the same memory. */
+  reshape(tensor: NativeTensor, shape: readonly number[]): NativeTensor;
   release(tensor: NativeTensor): void;
   /** Enqueues a copy of `view` (staged at the call) into the tensor. */
   write(tensor: NativeTensor, view: ArrayBufferView): void;

@@ -32,6 +32,11 @@ export type SafetensorsArray<D extends SafetensorsDType = SafetensorsDType> = In
   (typeof ARRAYS)[D]
 >;
 
+/** A TypedArray, of whatever memory. */
+interface ElementsView extends ArrayBufferView {
+  readonly BYTES_PER_ELEMENT: number;
+}
+
 /** Where and what a tensor is; `begin` and `end` are bytes from the start of the data section. */
 export interface SafetensorsEntry {
   readonly dtype: SafetensorsDType;
@@ -75,10 +80,10 @@ export class SafetensorsFile implements AsyncDisposable {
       const { size } = await handle.stat();
       if (size < LENGTH_BYTES) throw fileError(path, 'file', 'an 8-byte header length', `${size} bytes`);
       const length = new BigUint64Array(1);
-      await readExactly(path, handle, length.buffer, 0);
+      await readExactly(path, handle, length, 0);
       const headerBytes = checkHeaderLength(path, new DataView(length.buffer).getBigUint64(0, true), size);
       const text = new Uint8Array(headerBytes);
-      await readExactly(path, handle, text.buffer, LENGTH_BYTES);
+      await readExactly(path, handle, text, LENGTH_BYTES);
       const dataStart = LENGTH_BYTES + headerBytes;
       return new SafetensorsFile(path, handle, parseHeader(path, text, size - dataStart), dataStart);
     } catch (error) {
@@ -92,11 +97,32 @@ export class SafetensorsFile implements AsyncDisposable {
    * @throws MoeError ERR_FILE without such a tensor or if the file shrank, ERR_OUT_OF_MEMORY
    */
   async read(name: string): Promise<SafetensorsArray> {
+    const entry = this.#entry(name);
+    const array = allocate(`${this.path}: ${name}`, entry);
+    await readExactly(this.path, this.#handle, array, this.#dataStart + entry.begin);
+    return array;
+  }
+
+  /**
+   * Fills `into` with elements of one tensor, as they are stored, from element `start` on: a part of a tensor need not
+   * pass through an array of its size.
+   * @param into elements of the size of the tensor's
+   * @throws MoeError ERR_FILE without such a tensor, if it ends before `into` does, or if the file shrank
+   */
+  async readInto(name: string, into: ElementsView, start = 0): Promise<void> {
+    const { begin, end } = this.#entry(name);
+    const offset = start * into.BYTES_PER_ELEMENT;
+    if (offset + into.byteLength > end - begin) {
+      const got = `${into.byteLength} bytes at ${offset}`;
+      throw fileError(this.path, name, `a range within ${end - begin} bytes`, got);
+    }
+    await readExactly(this.path, this.#handle, into, this.#dataStart + begin + offset);
+  }
+
+  #entry(name: string): SafetensorsEntry {
     const entry = this.tensors.get(name);
     if (entry === undefined) throw fileError(this.path, name, 'a tensor of this name', 'none');
-    const array = allocate(`${this.path}: ${name}`, entry);
-    await readExactly(this.path, this.#handle, array.buffer, this.#dataStart + entry.begin);
-    return array;
+    return entry;
   }
 
   async close(): Promise<void> {
@@ -120,25 +146,23 @@ async function openRegularFile(path: string): Promise<FileHandle> {
   }
 }
 
-/** Fills a buffer, in parts, for neither a read nor a byte array may be as long as a tensor. */
+/** Fills an array, in parts, for neither a read nor a byte array may be as long as a tensor. */
 async function readExactly(
   path: string,
   handle: FileHandle,
-  into: ArrayBuffer,
+  into: ArrayBufferView,
   position: number,
 ): Promise<void> {
   for (let done = 0; done < into.byteLength; ) {
-    const part = new Uint8Array(into, done, Math.min(into.byteLength - done, MAX_READ_BYTES));
+    const bytes = Math.min(into.byteLength - done, MAX_READ_BYTES);
+    const part = new Uint8Array(into.buffer, into.byteOffset + done, bytes);
     const { bytesRead } = await handle.read(part, 0, part.length, position + done);
     if (bytesRead === 0) throw fileError(path, 'file', `${into.byteLength} bytes at ${position}`, `${done}`);
     done += bytesRead;
   }
 }
 
-function allocate(
-  name: string,
-  { dtype, begin, end }: SafetensorsEntry,
-): SafetensorsArray & { buffer: ArrayBuffer } {
+function allocate(name: string, { dtype, begin, end }: SafetensorsEntry): SafetensorsArray {
   const bytes = end - begin;
   try {
     return new ARRAYS[dtype](bytes / ARRAYS[dtype].BYTES_PER_ELEMENT);
@@ -245,11 +269,11 @@ function checkObject(path: string, name: string, value: unknown): Record<string,
 }
 
 /** A name from the file as it may be printed: of bearable length and without control characters. */
-function printable(name: string): string {
+export function printable(name: string): string {
   const escaped = JSON.stringify(name).slice(1, -1);
   return escaped.length > 80 ? `${escaped.slice(0, 80)}…` : escaped;
 }
 
-function fileError(path: string, what: string, expected: string, got: string): MoeError {
+export function fileError(path: string, what: string, expected: string, got: string): MoeError {
   return badArgument('ERR_FILE', `${path}: ${what}`, expected, got);
 }

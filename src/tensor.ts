@@ -126,6 +126,24 @@ export class Tensor implements Disposable {
     return out;
   }
 
+  /**
+   * Another tensor on the same memory, with another shape. Each is disposed by itself; the memory goes with the last.
+   * @throws MoeError ERR_SHAPE unless the shape has as many elements
+   */
+  reshape(shape: readonly number[]): Tensor {
+    checkShape('shape', shape, this.dtype);
+    if (elementCount(shape) !== this.size) {
+      throw badArgument('ERR_SHAPE', 'shape', `${this.size} elements`, `[${shape.join(', ')}]`);
+    }
+    const handle = useHandle('tensor', this);
+    return adopt(
+      callNative(() => native.reshape(handle, shape)),
+      this.dtype,
+      shape,
+      this.#source,
+    );
+  }
+
   /** Throws ERR_DISPOSED or ERR_DETACHED, with `name` in the sentence, if ops may not use this tensor. */
   assertUsable(name: string): void {
     if (this.#handle === undefined)
@@ -205,11 +223,11 @@ export function tensor(
   return wide.cast(dtype);
 }
 
+/** What to make and where: float32 on the CPU unless said. */
+export type EmptyOptions = Pick<TensorOptions, 'dtype' | 'device'>;
+
 /** A tensor of undefined content, for an op to fill. */
-export function empty(
-  shape: readonly number[],
-  options: { dtype?: DType; device?: DeviceName } = {},
-): Tensor {
+export function empty(shape: readonly number[], options: EmptyOptions = {}): Tensor {
   const dtype = checkDType('options.dtype', options.dtype ?? 'float32');
   checkDevice('options.device', options.device);
   checkShape('shape', shape, dtype);
@@ -221,12 +239,18 @@ export function empty(
 }
 
 /** A tensor of zeros. */
-export function zeros(
-  shape: readonly number[],
-  options: { dtype?: DType; device?: DeviceName } = {},
-): Tensor {
+export function zeros(shape: readonly number[], options: EmptyOptions = {}): Tensor {
+  return filled(0, shape, options);
+}
+
+/** A tensor of ones. */
+export function ones(shape: readonly number[], options: EmptyOptions = {}): Tensor {
+  return filled(1, shape, options);
+}
+
+function filled(value: number, shape: readonly number[], options: EmptyOptions): Tensor {
   const out = empty(shape, options);
-  callNative(() => native.fill({ out: useHandle('out', out), value: 0 }));
+  callNative(() => native.fill({ out: useHandle('out', out), value }));
   return out;
 }
 

@@ -1,8 +1,15 @@
 // Each activation's value and derivative on registers. Included inside an anonymous namespace after math.h.
 //
-// `value(x)` is f(x); `derivative(x, f)` gives f(x) through `f` and returns f'(x).
+// `value(x)` is f(x); `derivative(x, f)` gives f(x) through `f` and returns f'(x). Where the activation is
+// gated, f is applied to the gate, and `up(u)` is what it is multiplied by; `up_gradient(u, g)` carries a
+// gradient back through that.
 
-struct Identity {
+struct PlainUp {
+  static F up(F u) { return u; }
+  static F up_gradient(F /*u*/, F gradient) { return gradient; }
+};
+
+struct Identity : PlainUp {
   static F value(F x) { return x; }
   static F derivative(F x, F& f) {
     f = x;
@@ -10,7 +17,7 @@ struct Identity {
   }
 };
 
-struct Relu {
+struct Relu : PlainUp {
   static F value(F x) { return V::max(V::zero(), x); }
   static F derivative(F x, F& f) {
     f = value(x);
@@ -18,7 +25,7 @@ struct Relu {
   }
 };
 
-struct Relu2 {
+struct Relu2 : PlainUp {
   static F value(F x) {
     const F r = Relu::value(x);
     return V::mul(r, r);
@@ -30,7 +37,7 @@ struct Relu2 {
   }
 };
 
-struct Silu {
+struct Silu : PlainUp {
   static F value(F x) { return V::mul(x, sigmoid(x)); }
   static F derivative(F x, F& f) {
     const F s = sigmoid(x);
@@ -40,7 +47,7 @@ struct Silu {
 };
 
 // x·Φ(x)
-struct Gelu {
+struct Gelu : PlainUp {
   static F value(F x) {
     F density;
     return V::mul(x, normal_cdf(x, density));
@@ -54,15 +61,15 @@ struct Gelu {
 };
 
 // x·σ(2u) with u = √(2/π)·(x + 0.044715·x³), the same as x/2·(1 + tanh u)
-struct GeluTanh {
+struct GeluTanh : PlainUp {
+  static constexpr float kTwiceRoot = 1.59576912f;
+
   static F slope(F x) {
-    static constexpr float kTwiceRoot = 1.59576912f;
-    const F x2 = V::mul(x, x);
-    return V::mul(V::mul(x, V::set(kTwiceRoot)), V::fma(x2, V::set(0.044715f), V::set(1.0f)));
+    const F cubic = V::fma(V::mul(x, x), V::set(0.044715f), V::set(1.0f));
+    return V::mul(V::mul(x, V::set(kTwiceRoot)), cubic);
   }
   static F value(F x) { return V::mul(x, sigmoid(slope(x))); }
   static F derivative(F x, F& f) {
-    static constexpr float kTwiceRoot = 1.59576912f;
     const F s = sigmoid(slope(x));
     f = V::mul(x, s);
     const F inner = V::mul(V::set(kTwiceRoot), V::fma(V::mul(x, x), V::set(3 * 0.044715f), V::set(1.0f)));
@@ -70,10 +77,35 @@ struct GeluTanh {
   }
 };
 
-// Calls `body` with the function applied to the gate (gated) or to the whole (ungated).
+// g·σ(alpha·g)·(u + shift) of g = min(gate, limit) and u = clamp(up, ±limit). Nothing flows back through a
+// clamp that held.
+struct ClampedSilu {
+  F limit, alpha, shift;
+
+  explicit ClampedSilu(const ActivationSpec& spec)
+      : limit(V::set(spec.limit)), alpha(V::set(spec.alpha)), shift(V::set(spec.up_shift)) {}
+
+  F value(F x) const {
+    x = V::min(limit, x);
+    return V::mul(x, sigmoid(V::mul(alpha, x)));
+  }
+  F derivative(F x, F& f) const {
+    const F clamped = V::min(limit, x);
+    const F s = sigmoid(V::mul(alpha, clamped));
+    f = V::mul(clamped, s);
+    const F slope = V::fma(V::mul(alpha, f), V::sub(V::set(1.0f), s), s);
+    return V::if_positive(V::sub(x, limit), V::zero(), slope);
+  }
+  F up(F u) const { return V::add(V::max(V::sub(V::zero(), limit), V::min(limit, u)), shift); }
+  F up_gradient(F u, F gradient) const {
+    return V::if_positive(V::sub(V::abs(u), limit), V::zero(), gradient);
+  }
+};
+
+// Calls `body` with the function of the gate (gated) or of the whole (ungated).
 template <class Body>
-inline void with_activation(Activation activation, Body body) {
-  switch (activation) {
+inline void with_activation(const ActivationSpec& activation, Body body) {
+  switch (activation.function) {
     case Activation::identity:
       return body(Identity{});
     case Activation::relu:
@@ -81,8 +113,10 @@ inline void with_activation(Activation activation, Body body) {
       return body(Relu{});
     case Activation::relu2:
       return body(Relu2{});
-    case Activation::silu:
     case Activation::swiglu:
+      if (activation.limit > 0) return body(ClampedSilu(activation));
+      return body(Silu{});
+    case Activation::silu:
       return body(Silu{});
     case Activation::gelu:
     case Activation::geglu:
@@ -90,5 +124,7 @@ inline void with_activation(Activation activation, Body body) {
     case Activation::gelu_tanh:
     case Activation::geglu_tanh:
       return body(GeluTanh{});
+    case Activation::swiglu_clamped:
+      return body(ClampedSilu(activation));
   }
 }

@@ -43,5 +43,7 @@ constexpr Kernels make_kernels(const char* name) {
   table.cast = cast;
   table.route_token = route_token;
   table.route_token_backward = route_token_backward;
+  table.expert_shares = expert_shares;
+  table.softmax = softmax;
   return table;
 }

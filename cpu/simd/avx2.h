@@ -36,6 +36,7 @@ struct V {
   // Both return b where either is NaN.
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
   static F min(F a, F b) { return _mm256_min_ps(a, b); }
+  static F sqrt(F a) { return _mm256_sqrt_ps(a); }
   static F abs(F a) { return _mm256_andnot_ps(set(-0.0f), a); }
   // a > 0 ? b : c
   static F if_positive(F a, F b, F c) { return _mm256_blendv_ps(c, b, _mm256_cmp_ps(a, zero(), _CMP_GT_OQ)); }

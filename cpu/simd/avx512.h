@@ -37,6 +37,7 @@ struct V {
   // Both return b where either is NaN.
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
   static F min(F a, F b) { return _mm512_min_ps(a, b); }
+  static F sqrt(F a) { return _mm512_sqrt_ps(a); }
   static F abs(F a) { return _mm512_abs_ps(a); }
   // a > 0 ? b : c
   static F if_positive(F a, F b, F c) {

@@ -49,6 +49,9 @@ struct V {
   // Both return b where either is NaN.
   static F max(F a, F b) { return a > b ? a : b; }
   static F min(F a, F b) { return a < b ? a : b; }
+  static F sqrt(F a) {
+    return F{__builtin_sqrtf(a[0]), __builtin_sqrtf(a[1]), __builtin_sqrtf(a[2]), __builtin_sqrtf(a[3])};
+  }
   static F abs(F a) { return (F)((I)a & 0x7fffffff); }
   // a > 0 ? b : c
   static F if_positive(F a, F b, F c) { return a > zero() ? b : c; }

@@ -2,7 +2,7 @@
 
 import { type BenchResult, runBench, WrongResult } from '../../bench/run.ts';
 import { type LayerShape, PASSES, parseShape } from '../../bench/shapes.ts';
-import { checkActivation } from '../activation.ts';
+import { ACTIVATIONS } from '../activation.ts';
 import { checkInteger, checkOneOf } from '../check.ts';
 import { setThreads } from '../device.ts';
 import { describe, FLOAT_DTYPES } from '../dtype.ts';
@@ -63,7 +63,7 @@ async function collect(
 function parseLayer({ shape: text, activation }: BenchCommandOptions): LayerShape {
   const shape = parseShape('--shape', text);
   if (activation === undefined) return shape;
-  return { ...shape, activation: checkActivation('--activation', activation) };
+  return { ...shape, activation: checkOneOf('--activation', activation, ACTIVATIONS) };
 }
 
 function parseList<T extends string>(name: string, text: string, choices: readonly T[]): T[] {

@@ -1,25 +1,29 @@
 // Grouped matrix products over ragged groups of rows: forward, dgrad and wgrad, with the activation in the epilogue.
 
-import { type Activation, checkActivation, isGated } from '../activation.ts';
+import {
+  ACTIVATION_KEYS,
+  type Activation,
+  type ActivationOptions,
+  isGated,
+  nativeActivation,
+  resolveActivation,
+} from '../activation.ts';
 import { checkBoolean, checkKeys, checkOptionalTensor, checkSameDevice, checkTensor } from '../check.ts';
 import { FLOAT_DTYPES } from '../dtype.ts';
 import { badArgument } from '../errors.ts';
-import { enumIndex } from '../native.ts';
 import { empty, type Tensor } from '../tensor.ts';
 import { disposeOnError, enqueue } from './call.ts';
 import { gradient } from './gradient.ts';
 
-export interface GroupedMatmulArgs {
+export interface GroupedMatmulArgs extends ActivationOptions {
   /** [R, C], sorted by expert */
   rows: Tensor;
   /** [E, N, C] of rows' dtype; for a gated activation N = 2I, gate rows first, then up rows */
   weight: Tensor;
-  /** int32 [E+1]: group e is rows offsets[e] … offsets[e+1]−1; offsets[0] = 0 and offsets[E] = R */
+  /** int32 [E+1]: group e is rows offsets[e] … offsets[e+1]−1; offsets[0] = 0, offsets[E] ≤ R; rows past it belong to no group and give zeros */
   offsets: Tensor;
   /** float32 or weight's dtype [E, N] */
   bias?: Tensor;
-  /** Default `identity`. */
-  activation?: Activation;
   /** Also return the pre-activation rows, for the backward pass. Default false. */
   savePreActivation?: boolean;
 }
@@ -28,10 +32,10 @@ export interface GroupedMatmulArgs {
  * out[r] = activation(rows[r] · weight[e]ᵀ + bias[e]) for each row r of group e, accumulated in float32. Groups may be empty.
  * @returns out [R, N], or [R, N/2] for a gated activation; preActivation [R, N] where asked for
  * @throws MoeError ERR_INVALID_ARGUMENT, ERR_SHAPE, ERR_DTYPE, ERR_DEVICE_MISMATCH, ERR_DISPOSED; ERR_INDEX_RANGE at the
- *   next wait if offsets are not ascending from 0 to R
+ *   next wait if offsets are not ascending from 0 to at most R
  */
 export function groupedMatmul(args: GroupedMatmulArgs): { out: Tensor; preActivation?: Tensor } {
-  checkKeys('args', args, ['rows', 'weight', 'offsets', 'bias', 'activation', 'savePreActivation']);
+  checkKeys('args', args, ['rows', 'weight', 'offsets', 'bias', 'savePreActivation', ...ACTIVATION_KEYS]);
   const rows = checkTensor('rows', args.rows, { dtype: FLOAT_DTYPES, shape: [null, null] });
   const [rowCount, inner] = rows.shape as [number, number];
   const weight = checkTensor('weight', args.weight, { dtype: rows.dtype, shape: [null, null, inner] });
@@ -41,7 +45,8 @@ export function groupedMatmul(args: GroupedMatmulArgs): { out: Tensor; preActiva
     dtype: ['float32', weight.dtype],
     shape: [experts, width],
   });
-  const activation = checkActivation('activation', args.activation ?? 'identity');
+  const resolved = resolveActivation('', args, 'identity');
+  const { activation } = resolved;
   const savePreActivation = checkBoolean('savePreActivation', args.savePreActivation ?? false);
   const outWidth = activationWidth('weight', width, activation);
   checkSameDevice({ rows, weight, offsets, bias });
@@ -52,7 +57,7 @@ export function groupedMatmul(args: GroupedMatmulArgs): { out: Tensor; preActiva
       : undefined;
     enqueue('groupedMatmul', {
       ...{ rows, weight, offsets, bias, out, preActivation },
-      activation: enumIndex('activation', activation),
+      ...nativeActivation(resolved),
     });
     return { out, preActivation };
   });
@@ -67,16 +72,17 @@ function activationWidth(name: string, width: number, activation: Activation): n
   return width / 2;
 }
 
-export interface GroupedMatmulDgradArgs {
+export interface GroupedMatmulDgradArgs extends ActivationOptions {
   /** [R, N] */
   dOut: Tensor;
   /** [E, N, C], of dOut's dtype */
   weight: Tensor;
   /** int32 [E+1] */
   offsets: Tensor;
-  /** The activation that produced the C columns this product took in: its derivative is applied in the epilogue. */
-  activation?: Activation;
-  /** [R, C], or [R, 2C] where `activation` is gated: what that activation was applied to */
+  /**
+   * [R, C], or [R, 2C] where `activation` is gated: what `activation`, which produced the C columns that the product took in,
+   * was applied to. Its derivative is applied in the epilogue.
+   */
   preActivation?: Tensor;
 }
 
@@ -87,13 +93,14 @@ export interface GroupedMatmulDgradArgs {
  * @throws MoeError as {@link groupedMatmul}
  */
 export function groupedMatmulDgrad(args: GroupedMatmulDgradArgs): Tensor {
-  checkKeys('args', args, ['dOut', 'weight', 'offsets', 'activation', 'preActivation']);
+  checkKeys('args', args, ['dOut', 'weight', 'offsets', 'preActivation', ...ACTIVATION_KEYS]);
   const dOut = checkTensor('dOut', args.dOut, { dtype: FLOAT_DTYPES, shape: [null, null] });
   const [rowCount, width] = dOut.shape as [number, number];
   const weight = checkTensor('weight', args.weight, { dtype: dOut.dtype, shape: [null, width, null] });
   const [experts, , inner] = weight.shape as [number, number, number];
   const offsets = checkTensor('offsets', args.offsets, { dtype: 'int32', shape: [experts + 1] });
-  const activation = checkActivation('activation', args.activation ?? 'identity');
+  const resolved = resolveActivation('', args, 'identity');
+  const { activation } = resolved;
   const preWidth = isGated(activation) ? 2 * inner : inner;
   const preActivation = checkOptionalTensor('preActivation', args.preActivation, {
     dtype: dOut.dtype,
@@ -112,7 +119,7 @@ export function groupedMatmulDgrad(args: GroupedMatmulDgradArgs): Tensor {
     const dRows = own(empty([rowCount, preWidth], { dtype: dOut.dtype }));
     enqueue('groupedMatmulDgrad', {
       ...{ dOut, weight, offsets, preActivation, dRows },
-      activation: enumIndex('activation', activation),
+      ...nativeActivation(resolved),
     });
     return dRows;
   });

@@ -1,17 +1,49 @@
 // The fused layer: route, dispatch, experts and combine in one call, and their backward in another.
 
-import { type Activation, checkActivation, isGated } from '../activation.ts';
-import { checkKeys, checkOneOf, checkOptionalTensor, checkSameDevice, checkTensor } from '../check.ts';
+import { ACTIVATION_KEYS, type ActivationOptions, resolveActivation } from '../activation.ts';
+import {
+  checkInteger,
+  checkKeys,
+  checkOneOf,
+  checkOptionalTensor,
+  checkSameDevice,
+  checkTensor,
+} from '../check.ts';
 import { describe, FLOAT_DTYPES, type FloatDType } from '../dtype.ts';
 import { badArgument } from '../errors.ts';
-import { enumIndex } from '../native.ts';
 import { ROUTER_KEYS, type RouterOptions } from '../router.ts';
 import { empty, type Tensor } from '../tensor.ts';
-import { disposeOnError, enqueue } from './call.ts';
-import { checkExperts, EXPERT_NAMES, type ExpertName, type Experts } from './experts.ts';
-import { checkInto, gradient } from './gradient.ts';
-import { checkDispatch, type Dispatch, dispatch } from './permute.ts';
-import { checkRouting, type Routing, route, routeBackward } from './route.ts';
+import { disposeOnError } from './call.ts';
+import {
+  blockBackward,
+  blockForward,
+  checkBlock,
+  type ExpertBlock,
+  type ExpertGradients,
+  preActivationWidth,
+} from './expert-block.ts';
+import { checkExperts, EXPERT_NAMES, type Experts } from './experts.ts';
+import { checkInto } from './gradient.ts';
+import { dispatch } from './permute.ts';
+import {
+  checkRouting,
+  ROUTER_TENSORS,
+  type RouterTensors,
+  type Routing,
+  route,
+  routeBackward,
+  routingTensors,
+} from './route.ts';
+import {
+  checkShared,
+  checkSharedInto,
+  disposeShared,
+  type SharedExpert,
+  type SharedGradients,
+  type SharedSaved,
+  sharedBackward,
+  sharedForward,
+} from './shared.ts';
 
 export const SAVE_MODES = ['nothing', 'activations', 'recompute'] as const;
 /**
@@ -20,17 +52,17 @@ export const SAVE_MODES = ['nothing', 'activations', 'recompute'] as const;
  */
 export type SaveMode = (typeof SAVE_MODES)[number];
 
-/** A routing made elsewhere: expert ids int32 [T, K] and weights float32 [T, K]. */
-export type GivenRouting = Pick<Routing, 'indices' | 'weights'>;
+export const WEIGHT_SIDES = ['output', 'input'] as const;
+/** Whether the routing weight multiplies the expert's output, or its input (Llama 4). */
+export type WeightSide = (typeof WEIGHT_SIDES)[number];
 
-export interface RouterParameters extends RouterOptions {
-  /** [E, H], of x's dtype or float32 */
-  weight: Tensor;
-  /** [E], float32 or weight's dtype */
-  bias?: Tensor;
-}
+/** A routing made elsewhere: expert ids int32 [T, K] and weights float32 [T, K]; dropped int32 [T, K] where some are. */
+export type GivenRouting = Pick<Routing, 'indices' | 'weights' | 'dropped'>;
 
-export interface MoeForwardArgs {
+/** A router's description and its parameters. */
+export interface RouterParameters extends RouterOptions, RouterTensors {}
+
+export interface MoeForwardArgs extends ActivationOptions {
   /** [T, H] float32, bfloat16 or float16 */
   x: Tensor;
   /** The router; or give `routing`. */
@@ -38,52 +70,45 @@ export interface MoeForwardArgs {
   /** A routing made elsewhere, by {@link route} or by hand, instead of `router`. */
   routing?: GivenRouting;
   experts: Experts;
-  /** Default `swiglu`. */
-  activation?: Activation;
+  /** Adds its output to that of the routed experts; the same activation. */
+  shared?: SharedExpert;
+  /** Default `output`. */
+  applyWeightTo?: WeightSide;
   /** Default `nothing`. */
   save?: SaveMode;
 }
 
 interface SavedParts {
-  readonly x: Tensor;
-  readonly router?: RouterParameters;
+  readonly router: RouterParameters | undefined;
   readonly routing: GivenRouting | Routing;
-  readonly dispatch: Dispatch;
-  readonly experts: Experts;
-  readonly activation: Activation;
-  readonly preActivation?: Tensor;
+  readonly block: ExpertBlock;
+  readonly shared: { readonly parameters: SharedExpert; readonly saved: SharedSaved } | undefined;
 }
 
 /**
  * What {@link moeBackward} needs. `x`, the parameters and a given routing are the caller's own tensors: they must live
  * until the backward call. The rest belongs to this object.
  */
-export class MoeSaved implements Disposable {
-  readonly x: Tensor;
+export class MoeSaved implements Disposable, SavedParts {
   readonly router: RouterParameters | undefined;
   readonly routing: GivenRouting | Routing;
-  readonly dispatch: Dispatch;
-  readonly experts: Experts;
-  readonly activation: Activation;
-  /** [R, 2I] gated (gate columns first) or [R, I]; absent with `recompute` */
-  readonly preActivation: Tensor | undefined;
+  readonly block: ExpertBlock;
+  readonly shared: SavedParts['shared'];
 
   /** @internal Made by {@link moeForward}. */
   constructor(parts: SavedParts) {
-    this.x = parts.x;
     this.router = parts.router;
     this.routing = parts.routing;
-    this.dispatch = parts.dispatch;
-    this.experts = parts.experts;
-    this.activation = parts.activation;
-    this.preActivation = parts.preActivation;
+    this.block = parts.block;
+    this.shared = parts.shared;
   }
 
-  /** Frees what the forward pass made: the pre-activation, the permutation, and the routing unless it was given. */
+  /** Frees what the forward pass made: pre-activations, permutations, and the routing unless it was given. */
   dispose(): void {
-    this.preActivation?.dispose();
-    for (const part of Object.values(this.dispatch)) part.dispose();
+    this.block.preActivation?.dispose();
+    for (const part of Object.values(this.block.dispatch)) part.dispose();
     if (this.router) for (const part of routingTensors(this.routing)) part.dispose();
+    if (this.shared) disposeShared(this.shared.saved);
   }
 
   [Symbol.dispose](): void {
@@ -101,101 +126,114 @@ export interface MoeForwardResult {
 }
 
 /**
- * The Mixture-of-Experts layer: y[t] = Σ_k w[t, k] · down_e(activation(up_e(x[t]))) with e = index[t, k].
+ * The Mixture-of-Experts layer: y[t] = Σ_k w[t, k] · down_e(activation(up_e(x[t]))) with e = index[t, k], plus the shared
+ * expert. A dropped slot adds nothing, one of an identity expert w · x[t].
  *
  * Rows are gathered by the up projection itself: no permuted copy of x is made. Deterministic, and a token's output does
- * not depend on the other tokens of the batch.
+ * not depend on the other tokens of the batch (but for who is dropped, with a capacity).
  * @throws MoeError ERR_INVALID_ARGUMENT, ERR_SHAPE, ERR_DTYPE, ERR_DEVICE_MISMATCH, ERR_DISPOSED, ERR_DETACHED,
  *   ERR_OUT_OF_MEMORY; ERR_INDEX_RANGE at the next wait if a given routing names an expert that does not exist
  */
 export function moeForward(args: MoeForwardArgs): MoeForwardResult {
-  checkKeys('args', args, ['x', 'router', 'routing', 'experts', 'activation', 'save']);
+  const keys = ['x', 'router', 'routing', 'experts', 'shared', 'applyWeightTo', 'save', ...ACTIVATION_KEYS];
+  checkKeys('args', args, keys);
   const x = checkTensor('x', args.x, { dtype: FLOAT_DTYPES, shape: [null, null] });
   const [tokens, hidden] = x.shape as [number, number];
-  const activation = checkActivation('activation', args.activation ?? 'swiglu');
+  const activation = resolveActivation('', args, 'swiglu');
   const save = checkOneOf('save', args.save ?? 'nothing', SAVE_MODES);
-  const { experts } = args;
-  const dims = checkExperts(experts, activation, x.dtype as FloatDType, hidden);
+  const weightOnInput = checkOneOf('applyWeightTo', args.applyWeightTo ?? 'output', WEIGHT_SIDES) === 'input';
+  const { router, experts, shared } = args;
+  const dims = checkExperts(experts, activation.activation, x.dtype as FloatDType, hidden);
+  if (shared !== undefined) checkShared(shared, activation, x.dtype as FloatDType, hidden);
   checkSameDevice({ x, ...experts });
+  checkSameDevice({ x, ...sharedByName(shared) });
   return disposeOnError(own => {
     const routing = forwardRouting(args, tokens, dims.experts);
-    if (args.router) for (const part of routingTensors(routing)) own(part);
-    const permutation = dispatch({ indices: routing.indices, experts: dims.experts });
+    if (router) for (const part of routingTensors(routing)) own(part);
+    const { indices, weights, dropped } = routing;
+    const identityExperts = router?.identityExperts ?? 0;
+    const permutation = dispatch({ indices, experts: dims.experts, identityExperts, dropped });
     for (const part of Object.values(permutation)) own(part);
-    const rows = permutation.rowSlot.size;
     const y = own(empty([tokens, hidden], { dtype: x.dtype }));
-    const preWidth = isGated(activation) ? 2 * dims.intermediate : dims.intermediate;
-    const preActivation =
-      save === 'activations' ? own(empty([rows, preWidth], { dtype: x.dtype })) : undefined;
-    enqueue('expertsForward', {
-      ...{ x, ...permutation, weights: routing.weights, ...experts, y, preActivation },
-      activation: enumIndex('activation', activation),
-    });
+    const preShape = [permutation.rowSlot.size, preActivationWidth(activation, dims.intermediate)];
+    const preActivation = save === 'activations' ? own(empty(preShape, { dtype: x.dtype })) : undefined;
+    const block = { x, experts, activation, weightOnInput, dispatch: permutation, weights, preActivation };
+    blockForward(block, y, false);
+    const savePreActivation = save === 'activations';
+    const sharedSaved = shared && sharedForward(own, shared, activation, { x, y, savePreActivation });
     if (save !== 'nothing') {
-      const parts = {
-        x,
-        router: args.router,
-        routing,
-        dispatch: permutation,
-        experts,
-        activation,
-        preActivation,
-      };
-      return { y, routing, saved: new MoeSaved(parts) };
+      const sharedParts = shared && sharedSaved && { parameters: shared, saved: sharedSaved };
+      return { y, routing, saved: new MoeSaved({ router, routing, block, shared: sharedParts }) };
     }
     for (const part of Object.values(permutation)) part.dispose();
+    if (sharedSaved) disposeShared(sharedSaved);
     return { y, routing };
   });
 }
 
-function routingTensors(routing: Routing | GivenRouting): Tensor[] {
-  const { indices, weights } = routing;
-  return 'logits' in routing ? [routing.logits, indices, weights, routing.counts] : [indices, weights];
+/** Under names of their own: a shared expert's are also those of a routed one. */
+function sharedByName(shared: SharedExpert | undefined): Record<string, Tensor | undefined> {
+  return Object.fromEntries(Object.entries(shared ?? {}).map(([name, value]) => [`shared.${name}`, value]));
 }
 
 function forwardRouting(args: MoeForwardArgs, tokens: number, experts: number): Routing | GivenRouting {
   const { x, router, routing } = args;
   if ((router === undefined) === (routing === undefined)) {
-    throw badArgument(
-      'ERR_INVALID_ARGUMENT',
-      'args',
-      'either router or routing',
-      router ? 'both' : 'neither',
-    );
+    const got = router ? 'both' : 'neither';
+    throw badArgument('ERR_INVALID_ARGUMENT', 'args', 'either router or routing', got);
   }
   if (router) {
-    checkKeys('router', router, ['weight', 'bias', ...ROUTER_KEYS]);
-    checkTensor('router.weight', router.weight, { shape: [experts, x.shape[1]!] });
+    checkKeys('router', router, [...ROUTER_TENSORS, ...ROUTER_KEYS]);
+    const logits = experts + checkInteger('router.identityExperts', router.identityExperts ?? 0, 0);
+    checkTensor('router.weight', router.weight, { shape: [logits, x.shape[1]!] });
     return route({ x, ...router });
   }
-  const indices = checkTensor('routing.indices', routing!.indices, { dtype: 'int32', shape: [tokens, null] });
-  checkTensor('routing.weights', routing!.weights, { dtype: 'float32', shape: indices.shape });
-  checkSameDevice({ x, indices, weights: routing!.weights });
-  return routing!;
+  const given = routing!;
+  const indices = checkTensor('routing.indices', given.indices, { dtype: 'int32', shape: [tokens, null] });
+  checkTensor('routing.weights', given.weights, { dtype: 'float32', shape: indices.shape });
+  checkOptionalTensor('routing.dropped', given.dropped, { dtype: 'int32', shape: indices.shape });
+  checkSameDevice({ x, indices, weights: given.weights, dropped: given.dropped });
+  return given;
 }
 
 export interface MoeBackwardArgs {
   /** [T, H] of x's dtype: the gradient of y */
   dy: Tensor;
   saved: MoeSaved;
-  /** float32 [T, E]: a further gradient of the router's logits, a load-balancing loss's say */
+  /** float32 [T, E']: a further gradient of the router's logits, a load-balancing loss's say */
   dLogits?: Tensor;
   /** Gradients are added to these instead of being written to new tensors; float32 or the parameter's dtype. */
-  accumulateInto?: { [name in ExpertName]?: Tensor } & { routerWeight?: Tensor; routerBias?: Tensor };
+  accumulateInto?: ExpertGradients & {
+    routerWeight?: Tensor;
+    routerBias?: Tensor;
+    routerExpertScale?: Tensor;
+    sharedGate?: Tensor;
+    sharedUp?: Tensor;
+    sharedDown?: Tensor;
+    sharedRouter?: Tensor;
+  };
 }
+
+const ROUTER_INTO = ['routerWeight', 'routerBias', 'routerExpertScale'] as const;
+const SHARED_INTO = ['sharedGate', 'sharedUp', 'sharedDown', 'sharedRouter'] as const;
 
 export interface MoeGradients {
   /** [T, H] of x's dtype */
   readonly dx: Tensor;
   /** float32 [T, K]: the gradient of the routing weights */
   readonly dWeights: Tensor;
-  /** float32 [T, E]; when the layer did the routing */
+  /** float32 [T, E']; when the layer did the routing */
   readonly dLogits?: Tensor;
-  /** [E, H]; when the layer did the routing */
+  /** [E', H]; when the layer did the routing */
   readonly dRouterWeight?: Tensor;
+  /** [E']; where the router has a bias */
   readonly dRouterBias?: Tensor;
+  /** [E]; where the router has an expert scale */
+  readonly dRouterExpertScale?: Tensor;
   /** As the experts were given, name for name. */
-  readonly experts: { readonly [name in ExpertName]?: Tensor };
+  readonly experts: ExpertGradients;
+  /** As the shared expert was given, name for name. */
+  readonly shared?: SharedGradients;
 }
 
 /**
@@ -211,79 +249,75 @@ export function moeBackward(args: MoeBackwardArgs): MoeGradients {
     throw badArgument('ERR_INVALID_ARGUMENT', 'saved', 'what moeForward saved', describe(args.saved));
   }
   const { saved, accumulateInto: into = {} } = args;
-  const { experts, router, routing } = saved;
-  checkKeys('accumulateInto', into, [...EXPERT_NAMES, 'routerWeight', 'routerBias']);
-  const x = checkTensor('saved.x', saved.x, { dtype: FLOAT_DTYPES, shape: [null, null] });
+  const { router, routing, block, shared } = saved;
+  const { activation } = block;
+  checkKeys('accumulateInto', into, [...EXPERT_NAMES, ...ROUTER_INTO, ...SHARED_INTO]);
+  const x = checkTensor('saved.x', block.x, { dtype: FLOAT_DTYPES, shape: [null, null] });
   const dy = checkTensor('dy', args.dy, { dtype: x.dtype, shape: x.shape });
-  const activation = checkActivation('saved.activation', saved.activation);
-  const dims = checkExperts(experts, activation, x.dtype as FloatDType, x.shape[1]!);
-  const { rows, tokens, topK } = checkDispatch('saved.dispatch', saved.dispatch);
-  const weights = checkTensor('saved.routing.weights', routing.weights, {
-    dtype: 'float32',
-    shape: [tokens, topK],
-  });
-  const preWidth = isGated(activation) ? 2 * dims.intermediate : dims.intermediate;
-  const preActivation = checkOptionalTensor('saved.preActivation', saved.preActivation, {
-    dtype: x.dtype,
-    shape: [rows, preWidth],
-  });
-  checkRouterBackward(args, tokens, dims.experts);
-  checkSameDevice({ x, dy, weights, preActivation, dLogits: args.dLogits, ...experts });
+  const sharedInto = {
+    gate: into.sharedGate,
+    up: into.sharedUp,
+    down: into.sharedDown,
+    router: into.sharedRouter,
+  };
+  checkBackward(args, sharedInto);
   return disposeOnError(own => {
     const dx = own(empty(x.shape, { dtype: x.dtype }));
-    const dWeights = own(empty([tokens, topK]));
-    const gradients: { [name in ExpertName]?: Tensor } = {};
-    const gradientArgs: Record<string, Tensor | boolean | undefined> = {};
-    for (const name of EXPERT_NAMES) {
-      const target = gradient(own, `accumulateInto.${name}`, experts[name], into[name]);
-      if (target === undefined) continue;
-      gradients[name] = target;
-      const argument = `d${name[0]!.toUpperCase()}${name.slice(1)}`;
-      gradientArgs[argument] = target;
-      gradientArgs[`accumulate${argument[0]!.toUpperCase()}${argument.slice(1)}`] = into[name] !== undefined;
-    }
-    checkSameDevice({ x, ...gradients, routerWeight: into.routerWeight, routerBias: into.routerBias });
-    enqueue('expertsBackward', {
-      ...{ dy, x, ...saved.dispatch, weights, ...experts, preActivation, dx, dWeights, ...gradientArgs },
-      activation: enumIndex('activation', activation),
-    });
-    if (!router) return { dx, dWeights, experts: gradients };
+    const expertArgs = { dy, dx, accumulateDx: false, into };
+    const { dWeights, gradients: experts } = blockBackward(own, block, expertArgs);
+    const sharedGradients =
+      shared &&
+      sharedBackward(own, shared.parameters, shared.saved, activation, { x, dy, dx, into: sharedInto });
+    const layer = { dx, dWeights, experts, ...(sharedGradients && { shared: sharedGradients }) };
+    if (!router) return layer;
+    const { weight, bias, expertScale } = router;
     const routed = routeBackward({
-      ...{
-        routing: routing as Routing,
-        dWeights,
-        dLogits: args.dLogits,
-        x,
-        weight: router.weight,
-        bias: router.bias,
+      ...{ routing: routing as Routing, dWeights, dLogits: args.dLogits, x, weight, bias, expertScale },
+      accumulateInto: {
+        dx,
+        weight: into.routerWeight,
+        bias: into.routerBias,
+        expertScale: into.routerExpertScale,
       },
-      accumulateInto: { dx, weight: into.routerWeight, bias: into.routerBias },
     });
-    const { dLogits, dWeight: dRouterWeight, dBias: dRouterBias } = routed;
-    return { dx, dWeights, dLogits, dRouterWeight, dRouterBias, experts: gradients };
+    return {
+      ...layer,
+      dLogits: routed.dLogits,
+      dRouterWeight: routed.dWeight,
+      dRouterBias: routed.dBias,
+      dRouterExpertScale: routed.dExpertScale,
+    };
   });
 }
 
-/** The router's share of the backward arguments, checked before the experts' share is enqueued. */
-function checkRouterBackward(
-  { saved, dLogits, accumulateInto: into = {} }: MoeBackwardArgs,
-  tokens: number,
-  experts: number,
-): void {
-  const { router, routing, x } = saved;
+/** Every argument of the backward pass, before any of it is enqueued. */
+function checkBackward(args: MoeBackwardArgs, sharedInto: SharedGradients): void {
+  const { saved, dy, dLogits, accumulateInto: into = {} } = args;
+  const { router, routing, block, shared } = saved;
+  const { experts } = checkBlock('saved', block);
+  for (const name of EXPERT_NAMES) checkInto(`accumulateInto.${name}`, block.experts[name], into[name]);
+  if (shared) {
+    checkShared(shared.parameters, block.activation, block.x.dtype as FloatDType, block.x.shape[1]!);
+  }
+  checkSharedInto(shared?.parameters, sharedInto);
+  checkSameDevice({ x: block.x, dy, dLogits, ...into });
+  checkSameDevice({ x: block.x, ...sharedByName(shared?.parameters) });
   if (router) {
-    checkRouting('saved.routing', routing as Routing);
-    checkTensor('saved.router.weight', router.weight, { shape: [experts, x.shape[1]!] });
-    checkOptionalTensor('saved.router.bias', router.bias, { shape: [experts] });
-    checkOptionalTensor('dLogits', dLogits, { dtype: 'float32', shape: [tokens, experts] });
+    const { logits } = checkRouting('saved.routing', routing as Routing);
+    const identityExperts = router.identityExperts ?? 0;
+    checkRouterTensors(router, experts, experts + identityExperts, block.x.shape[1]!);
+    checkOptionalTensor('dLogits', dLogits, { dtype: 'float32', shape: logits.shape });
     checkInto('accumulateInto.routerWeight', router.weight, into.routerWeight);
     checkInto('accumulateInto.routerBias', router.bias, into.routerBias);
-  } else if (dLogits || into.routerWeight || into.routerBias) {
-    throw badArgument(
-      'ERR_INVALID_ARGUMENT',
-      'args',
-      'no router gradients for a given routing',
-      'dLogits or accumulateInto.router…',
-    );
+    checkInto('accumulateInto.routerExpertScale', router.expertScale, into.routerExpertScale);
+  } else if (dLogits || ROUTER_INTO.some(name => into[name])) {
+    const expected = 'no router gradients for a given routing';
+    throw badArgument('ERR_INVALID_ARGUMENT', 'args', expected, 'dLogits or accumulateInto.router…');
   }
+}
+
+function checkRouterTensors(router: RouterTensors, experts: number, logits: number, hidden: number): void {
+  checkTensor('saved.router.weight', router.weight, { shape: [logits, hidden] });
+  checkOptionalTensor('saved.router.bias', router.bias, { shape: [logits] });
+  checkOptionalTensor('saved.router.expertScale', router.expertScale, { shape: [experts] });
 }

@@ -18,31 +18,46 @@ import { disposeOnError, enqueue } from './call.ts';
  * expert keep the order of their tokens.
  */
 export interface Dispatch {
-  /** int32 [E+1]: expert e owns rows offsets[e] … offsets[e+1]−1 */
+  /** int32 [E+1]: expert e owns rows offsets[e] … offsets[e+1]−1; the last is at most R */
   readonly offsets: Tensor;
-  /** int32 [R]: the slot of each row */
+  /** int32 [R]: the slot of each row; −1 for rows past the last that is used */
   readonly rowSlot: Tensor;
-  /** int32 [T, K]: the row of each slot */
+  /** int32 [T, K]: the row of each slot; −1 for a dropped slot, −2 for one of an identity expert */
   readonly slotRow: Tensor;
 }
 
+export interface DispatchArgs {
+  /** int32 [T, K]: expert ids */
+  indices: Tensor;
+  /** E */
+  experts: number;
+  /** So many ids from E on are identity experts: their slots get no row. Default 0. */
+  identityExperts?: number;
+  /** int32 [T, K]: slots that are not 0 here get no row. {@link Routing.dropped} */
+  dropped?: Tensor;
+}
+
+const DISPATCH_KEYS = ['indices', 'experts', 'identityExperts', 'dropped'] as const;
+
 /**
  * The permutation that groups routed rows by expert, without moving any.
- * @param args.indices int32 [T, K] expert ids
- * @param args.experts E
- * @throws MoeError ERR_INVALID_ARGUMENT, ERR_SHAPE, ERR_DTYPE; at the next wait ERR_INDEX_RANGE if an id is not in [0, E)
+ * @throws MoeError ERR_INVALID_ARGUMENT, ERR_SHAPE, ERR_DTYPE; at the next wait ERR_INDEX_RANGE if an id is not in
+ *   [0, E + identityExperts)
  */
-export function dispatch(args: { indices: Tensor; experts: number }): Dispatch {
-  checkKeys('args', args, ['indices', 'experts']);
+export function dispatch(args: DispatchArgs): Dispatch {
+  checkKeys('args', args, DISPATCH_KEYS);
   const indices = checkTensor('indices', args.indices, { dtype: 'int32', shape: [null, null] });
   const [tokens, topK] = indices.shape as [number, number];
   const experts = checkInteger('experts', args.experts, 1);
+  const identityExperts = checkInteger('identityExperts', args.identityExperts ?? 0, 0);
+  const dropped = checkOptionalTensor('dropped', args.dropped, { dtype: 'int32', shape: indices.shape });
   const rows = checkRowCount(tokens, topK);
+  checkSameDevice({ indices, dropped });
   return disposeOnError(own => {
     const offsets = own(empty([experts + 1], { dtype: 'int32' }));
     const rowSlot = own(empty([rows], { dtype: 'int32' }));
     const slotRow = own(empty([tokens, topK], { dtype: 'int32' }));
-    enqueue('dispatch', { indices, offsets, rowSlot, slotRow });
+    enqueue('dispatch', { indices, dropped, identityExperts, offsets, rowSlot, slotRow });
     return { offsets, rowSlot, slotRow };
   });
 }
@@ -63,23 +78,20 @@ export function checkDispatch(
 }
 
 /**
- * Sorts token rows by expert: rows[r] = x[token of r]. Each token appears K times.
- * @param args.x [T, H] float32, bfloat16 or float16
- * @param args.indices int32 [T, K] expert ids
- * @param args.experts E
+ * Sorts token rows by expert: rows[r] = x[token of r]. Each token appears as often as it has slots with a row; rows past the
+ * last that is used are zeros.
+ * @param args.x [T, H] float32, bfloat16 or float16; the rest as {@link dispatch}
  * @returns rows [R, H] of x's dtype, and the permutation
  * @throws MoeError as {@link dispatch}
  */
-export function permute(args: { x: Tensor; indices: Tensor; experts: number }): {
-  rows: Tensor;
-  dispatch: Dispatch;
-} {
-  checkKeys('args', args, ['x', 'indices', 'experts']);
+export function permute(args: DispatchArgs & { x: Tensor }): { rows: Tensor; dispatch: Dispatch } {
+  checkKeys('args', args, ['x', ...DISPATCH_KEYS]);
+  const { x: given, ...choice } = args;
   const indices = checkTensor('indices', args.indices, { dtype: 'int32', shape: [null, null] });
   const [tokens, topK] = indices.shape as [number, number];
-  const x = checkTensor('x', args.x, { dtype: FLOAT_DTYPES, shape: [tokens, null] });
+  const x = checkTensor('x', given, { dtype: FLOAT_DTYPES, shape: [tokens, null] });
   checkSameDevice({ x, indices });
-  const permutation = dispatch({ indices, experts: args.experts });
+  const permutation = dispatch(choice);
   return disposeOnError(own => {
     for (const part of Object.values(permutation)) own(part);
     const rows = own(empty([tokens * topK, x.shape[1]!], { dtype: x.dtype }));

@@ -23,6 +23,10 @@ const withRouter = (changes: CaseConfig): CaseConfig => ({
   ...CONFIG,
   router: { ...CONFIG.router, ...changes },
 });
+const withGroups = (changes: CaseConfig): CaseConfig =>
+  withRouter({ groups: { count: 5, top: 4, score: 'max', maskValue: 0, ...changes } });
+const withCapacity = (changes: CaseConfig): CaseConfig =>
+  withRouter({ capacity: { tokensPerExpert: 8, dropPolicy: 'position', ...changes } });
 const without = (key: string): CaseConfig => withLayer({ [key]: undefined });
 
 test('a case that is supported is read whole', async () => {
@@ -35,7 +39,6 @@ test('a case that is supported is read whole', async () => {
     score: 'softmax',
     softmaxOver: 'all',
     normalize: true,
-    bias: false,
   });
   expect(golden.parameters.get('experts.gate_up')).toEqual({
     values: TENSORS['experts.gate_up']!.data,
@@ -43,6 +46,47 @@ test('a case that is supported is read whole', async () => {
   });
   expect(golden.expected.gradients.get('experts.down')).toEqual(TENSORS['d.experts.down']!.data);
   expect(golden.expected.indices).toEqual(TENSORS['topk.index']!.data);
+});
+
+test('every key of the form is read', async () => {
+  const groups = { count: 2, top: 1, score: 'top2sum', maskValue: '-inf' };
+  const capacity = { tokensPerExpert: 4, dropPolicy: 'position' };
+  const router = {
+    ...CONFIG.router,
+    selectionBias: true,
+    expertScale: true,
+    bias: true,
+    scale: 2,
+    groups,
+    capacity,
+  };
+  const config: CaseConfig = {
+    ...withLayer({ router, identityExperts: 1, applyWeightTo: 'input', bias: true }),
+    ...{ activation: 'swiglu_clamped', activationLimit: 7, activationAlpha: 1.702, activationUpShift: 1 },
+    shared: { intermediate: 3, gate: 'sigmoid' },
+  };
+  const golden = await readGolden(write('every.safetensors', goldenFile(config)));
+  const { name, source, tokens, ...layer } = config;
+  expect(golden).toMatchObject({ name, tokens });
+  expect(golden.config).toEqual({
+    ...layer,
+    router: { ...router, groups: { ...groups, maskValue: -Infinity } },
+  });
+  expect([...golden.parameters].map(([key, { shape }]) => [key, shape])).toEqual(
+    expect.arrayContaining([
+      ['router.weight', [6, 8]],
+      ['router.bias', [6]],
+      ['router.selection_bias', [6]],
+      ['router.expert_scale', [5]],
+      ['experts.gate_up_bias', [5, 12]],
+      ['shared.gate', [3, 8]],
+      ['shared.up', [3, 8]],
+      ['shared.down', [8, 3]],
+      ['shared.router', [1, 8]],
+    ]),
+  );
+  const trained = [...golden.parameters.keys()].filter(key => key !== 'router.selection_bias');
+  expect([...golden.expected.gradients.keys()]).toEqual(trained);
 });
 
 test('what changes nothing is accepted', async () => {
@@ -56,31 +100,24 @@ test('what changes nothing is accepted', async () => {
 
 describe('configurations that are not supported', () => {
   test.each<[string, CaseConfig]>([
-    ['case.shared', withLayer({ shared: { intermediate: 4 } })],
-    ['case.shared', withLayer({ shared: { intermediate: 4, gate: 'sigmoid' } })],
-    ['case.identityExperts 2', withLayer({ identityExperts: 2 })],
-    ['case.applyWeightTo "input"', withLayer({ applyWeightTo: 'input' })],
-    ['case.activation "swiglu_clamped"', withLayer({ activation: 'swiglu_clamped' })],
-    ['case.activationLimit', withLayer({ activationLimit: 7 })],
     ['case.activation "toString"', withLayer({ activation: 'toString' })],
+    ['case.applyWeightTo "both"', withLayer({ applyWeightTo: 'both' })],
     ['case.expertParallelism', withLayer({ expertParallelism: 1 })],
     ['case.constructor', withLayer({ constructor: 1 })],
     ['case."\\u001b[2J"', withLayer({ '\u001b[2J': 1 })],
-    ['case.router.capacity', withRouter({ capacity: { tokensPerExpert: 8, dropPolicy: 'position' } })],
-    ['case.router.selectionBias true', withRouter({ selectionBias: true })],
-    ['case.router.groups', withRouter({ groups: { count: 2, top: 1, score: 'max', maskValue: 0 } })],
-    ['case.router.expertScale true', withRouter({ expertScale: true })],
-    ['case.router.score "sqrtsoftplus"', withRouter({ score: 'sqrtsoftplus', softmaxOver: undefined })],
-    [
-      'case.router.score "sparsemixer", case.router.jitterEps',
-      withRouter({ score: 'sparsemixer', jitterEps: 0.01 }),
-    ],
+    ['case.shared.gate "softmax"', withLayer({ shared: { intermediate: 4, gate: 'softmax' } })],
+    ['case.shared.count', withLayer({ shared: { intermediate: 4, count: 2 } })],
+    ['case.router.capacity.dropPolicy "probability"', withCapacity({ dropPolicy: 'probability' })],
+    ['case.router.capacity.factor', withCapacity({ factor: 1.25 })],
+    ['case.router.groups.score "mean"', withGroups({ score: 'mean' })],
+    ['case.router.groups.size', withGroups({ size: 2 })],
+    ['case.router.score "hash"', withRouter({ score: 'hash', softmaxOver: undefined })],
     ['case.router.softmaxOver "groups"', withRouter({ softmaxOver: 'groups' })],
     ['case.router.topK', withRouter({ topK: 2 })],
     ['case.router.normalizeEps beside normalizeMin', withRouter({ normalizeEps: 1e-9, normalizeMin: 1e-9 })],
     [
-      'case.applyWeightTo "input", case.shared, case.router.groups',
-      { applyWeightTo: 'input', shared: {}, ...withRouter({ groups: {} }) },
+      'case.applyWeightTo "gate", case.shared.up, case.router.groups.top_p',
+      { applyWeightTo: 'gate', shared: { up: 1 }, ...withRouter({ groups: { top_p: 0.5 } }) },
     ],
   ])('%s', (unsupported, config) =>
     expectRefused(
@@ -134,8 +171,80 @@ describe('configurations that are not of the form', () => {
       withRouter({ normalize: false, normalizeEps: 1 }),
     ],
     [
-      'case.router.softmaxOver: expected score softmax beside it, got sigmoid',
+      'case.router.softmaxOver: expected score: softmax beside it, got score: sigmoid',
       withRouter({ score: 'sigmoid' }),
+    ],
+    [
+      'case.router.jitterEps: expected a value, got none',
+      withRouter({ score: 'sparsemixer', softmaxOver: undefined }),
+    ],
+    [
+      'case.router.jitterEps: expected score: sparsemixer beside it, got score: softmax',
+      withRouter({ jitterEps: 0.01 }),
+    ],
+    [
+      'case.router.topK: expected 2 with sparsemixer, got 1',
+      { ...withRouter({ score: 'sparsemixer', softmaxOver: undefined, jitterEps: 0.01 }), topK: 1 },
+    ],
+    ['case.router.selectionBias: expected a boolean, got 0.5', withRouter({ selectionBias: 0.5 })],
+    ['case.router.expertScale: expected a boolean, got []', withRouter({ expertScale: [] })],
+    ['case.router.groups: expected an object, got 4', withRouter({ groups: 4 })],
+    ['case.router.groups.count: expected a value, got none', withGroups({ count: undefined })],
+    ['case.router.groups.top: expected a value, got none', withGroups({ top: undefined })],
+    ['case.router.groups.score: expected a value, got none', withGroups({ score: undefined })],
+    ['case.router.groups.maskValue: expected a value, got none', withGroups({ maskValue: undefined })],
+    ['case.router.groups.maskValue: expected 0 or "-inf", got -1', withGroups({ maskValue: -1 })],
+    [
+      'case.router.groups.maskValue: expected 0 or "-inf", got "-Infinity"',
+      withGroups({ maskValue: '-Infinity' }),
+    ],
+    ['case.router.groups.maskValue: expected 0 or "-inf", got null', withGroups({ maskValue: -Infinity })],
+    ['case.router.groups.count: expected a divisor of 5 experts, got 2', withGroups({ count: 2 })],
+    ['case.router.groups.top: expected an integer from 1 to 5, got 6', withGroups({ top: 6 })],
+    [
+      'case.router.groups.top: expected groups with at least topK = 2 members in all, got 1 of 1',
+      withGroups({ top: 1 }),
+    ],
+    [
+      'case.router.groups.score: expected max for groups of one expert, got top2sum',
+      withGroups({ score: 'top2sum' }),
+    ],
+    ['case.router.capacity: expected an object, got 8', withRouter({ capacity: 8 })],
+    [
+      'case.router.capacity.tokensPerExpert: expected a value, got none',
+      withCapacity({ tokensPerExpert: undefined }),
+    ],
+    ['case.router.capacity.dropPolicy: expected a value, got none', withCapacity({ dropPolicy: undefined })],
+    [
+      'case.router.capacity.tokensPerExpert: expected an integer from 1 to 2147483647, got 0',
+      withCapacity({ tokensPerExpert: 0 }),
+    ],
+    ['case.shared: expected an object, got true', withLayer({ shared: true })],
+    ['case.shared.intermediate: expected a value, got none', withLayer({ shared: {} })],
+    ['case.shared.gate: expected a string, got true', withLayer({ shared: { intermediate: 4, gate: true } })],
+    [
+      'case.identityExperts: expected an integer from 0 to 2147483647, got -1',
+      withLayer({ identityExperts: -1 }),
+    ],
+    ['case.applyWeightTo: expected a string, got 1', withLayer({ applyWeightTo: 1 })],
+    ['case.activationLimit: expected a value, got none', withLayer({ activation: 'swiglu_clamped' })],
+    [
+      'case.activationAlpha: expected a value, got none',
+      withLayer({ activation: 'swiglu_clamped', activationLimit: 7 }),
+    ],
+    [
+      'case.activationUpShift: expected a value, got none',
+      withLayer({ activation: 'swiglu_clamped', activationLimit: 7, activationAlpha: 1.702 }),
+    ],
+    ['case.activationLimit: expected a number, got "7"', withLayer({ activationLimit: '7' })],
+    ['case.activationLimit: expected a number above 0, got -7', withLayer({ activationLimit: -7 })],
+    [
+      'case.activationLimit: expected activation swiglu or swiglu_clamped beside it, got relu',
+      withLayer({ activation: 'relu', activationLimit: 7 }),
+    ],
+    [
+      'case.activationAlpha: expected activation swiglu_clamped beside it, got swiglu',
+      withLayer({ activationAlpha: 1.702 }),
     ],
   ])('%s', (sentence, config) => expectRefused(goldenFile(config, TENSORS), 'ERR_FILE', sentence));
 
@@ -208,6 +317,32 @@ describe('tensors that are not those of the configuration', () => {
     ['ERR_FILE', outOfOrder('[3, 1]'), indices([3, 1])],
     ['ERR_FILE', outOfOrder('[3, 3]'), indices([3, 3])],
   ])('%s %s', (code, sentence, tensors) => expectRefused(goldenFile(CONFIG, tensors), code, sentence));
+
+  test.each<[string, CaseConfig, string]>([
+    ['an F32 tensor [5]', withRouter({ selectionBias: true }), 'router.selection_bias'],
+    ['an F32 tensor [5]', withRouter({ expertScale: true }), 'd.router.expert_scale'],
+    ['an F32 tensor [3, 8]', withLayer({ shared: { intermediate: 3 } }), 'shared.gate'],
+    ['an F32 tensor [8, 3]', withLayer({ shared: { intermediate: 3 } }), 'd.shared.down'],
+    ['an F32 tensor [1, 8]', withLayer({ shared: { intermediate: 3, gate: 'sigmoid' } }), 'shared.router'],
+  ])('%s of %o is missing: %s', (tensor, config, name) => {
+    const { [name]: _, ...rest } = goldenTensors(config);
+    return expectRefused(goldenFile(config, rest), 'ERR_FILE', `${name}: expected ${tensor}, got none`);
+  });
+
+  test('a gradient of the selection bias', () => {
+    const config = withRouter({ selectionBias: true });
+    const tensors = goldenTensors(config);
+    const more = { ...tensors, 'd.router.selection_bias': tensors['router.selection_bias']! };
+    const sentence = 'tensors: expected only those of the configuration, got "d.router.selection_bias"';
+    return expectRefused(goldenFile(config, more), 'ERR_FILE', sentence);
+  });
+
+  test('identity experts among the logits and the chosen', () =>
+    expectRefused(
+      goldenFile(withLayer({ identityExperts: 2 }), TENSORS),
+      'ERR_SHAPE',
+      'router.weight: expected shape [7, 8], got [5, 8]',
+    ));
 
   test('gate_up beside gate and up', () => {
     const apart = goldenTensors(CONFIG, { apart: true });

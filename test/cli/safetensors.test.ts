@@ -206,6 +206,23 @@ describe('what is read', () => {
     expect(await file.read('__proto__')).toEqual(Float32Array.of(0));
   });
 
+  test('a part of a tensor, and no further', async () => {
+    const values = Float32Array.of(1, 2, 3, 4, 5);
+    const header = `{"a":${entry([4], [0, 16])},"b":${entry([1], [16, 20])}}`;
+    await using file = await SafetensorsFile.open(
+      write('part.safetensors', rawFile(header, new Uint8Array(values.buffer))),
+    );
+    const into = new Float32Array(5);
+    await file.readInto('a', into.subarray(1, 3), 2);
+    expect(into).toEqual(Float32Array.of(0, 3, 4, 0, 0));
+    await expect(file.readInto('a', into.subarray(0, 2), 3)).rejects.toThrow(
+      /part.safetensors: a: expected a range within 16 bytes, got 8 bytes at 12$/,
+    );
+    await expect(file.readInto('c', into)).rejects.toThrow(
+      /part.safetensors: c: expected a tensor of this name, got none$/,
+    );
+  });
+
   test('the end of a file of 6 GiB without reading the rest', async () => {
     const big = 6 * 2 ** 30;
     const header = `{"big":${entry([big / 4], [0, big])},"end":${entry([1], [big, big + 4])}}`;

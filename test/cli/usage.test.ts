@@ -96,7 +96,7 @@ describe('wrong usage is one sentence and exit code 2', () => {
     ['bench --pass sideways', '--pass: expected one of forward, backward, both, got "sideways"'],
     [
       'bench --activation tanh',
-      '--activation: expected one of identity, relu, gelu, gelu_tanh, silu, relu2, swiglu, geglu, geglu_tanh, reglu, got "tanh"',
+      '--activation: expected one of identity, relu, gelu, gelu_tanh, silu, relu2, swiglu, geglu, geglu_tanh, reglu, swiglu_clamped, got "tanh"',
     ],
     ['bench --threads 0', '--threads: expected an integer from 1 to 1024, got 0'],
     ['bench --threads many', '--threads: expected an integer from 1 to 1024, got NaN'],

@@ -8,6 +8,7 @@ import {
   referenceActivationBackward,
 } from '../reference/activation.ts';
 import { FLOAT64 } from '../reference/precision.ts';
+import { activationTitle, CLAMPS } from '../support/activations.ts';
 import { decode, encode, type Float, representable, unitRoundoff } from '../support/dtypes.ts';
 import { TARGETS } from '../support/targets.ts';
 import { download, upload } from '../support/tensors.ts';
@@ -17,7 +18,12 @@ const GATES = [
   ...Array.from({ length: 301 }, (_, i) => -12 + (24 * i) / 300),
   ...[0, -0, 1e-5, -1e-5, 20, -20, 50, -50, 88, -88, 89, -89, 104, -104, 1e3, -1e3, 6e4, -6e4],
 ];
-const UP = -1.5;
+/** Of the up half: one of either sign, and one beyond every limit. */
+const UPS = [-1.5, 0.25, 40];
+const FORMS = [...ACTIVATIONS.map(activation => ({ activation })), ...CLAMPS].flatMap(form => {
+  const ups = columnsPerOutput(form.activation) === 2 ? UPS : [1];
+  return ups.map(up => ({ form, up, title: `${activationTitle(form)}, up ${up}` }));
+});
 
 /**
  * Each value within two roundings, or a few of float32 in what it is made of: 1 − σ and 1 − tanh² are differences of nearly
@@ -48,11 +54,12 @@ describe.each(TARGETS)('activations on $device in $dtype', ({ dtype, device }) =
   const gates = representable(dtype, Float32Array.from(GATES));
   const offsets = [0, gates.length];
 
-  describe.each(ACTIVATIONS)('%s', activation => {
+  describe.each(FORMS)('$title', ({ form, up }) => {
+    const { activation, ...numbers } = form;
     const columns = columnsPerOutput(activation);
-    const factor = columns === 1 ? 1 : Math.abs(UP);
+    const factor = Math.max(1, Math.abs(up));
     const pre = Float64Array.from({ length: gates.length * columns }, (_, i) =>
-      columns === 1 ? gates[i]! : i % 2 ? UP : gates[i / 2]!,
+      columns === 1 ? gates[i]! : i % 2 ? up : gates[i / 2]!,
     );
 
     test('forward', () => {
@@ -60,15 +67,22 @@ describe.each(TARGETS)('activations on $device in $dtype', ({ dtype, device }) =
         groupedMatmul({
           rows: upload(gates, [gates.length, 1], dtype, device),
           weight: upload(columns === 1 ? [1] : [1, 0], [1, columns, 1], dtype, device),
-          bias: upload(columns === 1 ? [0] : [0, UP], [1, columns], dtype, device),
+          bias: upload(columns === 1 ? [0] : [0, up], [1, columns], dtype, device),
           offsets: upload(offsets, [2], 'int32', device),
-          activation,
+          ...form,
           savePreActivation: true,
         }),
       );
       // Adding a zero bias may turn −0 into 0.
       expect(preActivation!.map(x => x + 0)).toEqual(pre.map(x => x + 0));
-      expectEach('value', dtype, gates, out, referenceActivation(activation, pre, 1, FLOAT64), () => factor);
+      expectEach(
+        'value',
+        dtype,
+        gates,
+        out,
+        referenceActivation(activation, pre, 1, FLOAT64, numbers),
+        () => factor,
+      );
     });
 
     test('backward', () => {
@@ -81,11 +95,18 @@ describe.each(TARGETS)('activations on $device in $dtype', ({ dtype, device }) =
           dOut: upload(dOut, [gates.length, 1], dtype, device),
           weight: upload([1], [1, 1, 1], dtype, device),
           offsets: upload(offsets, [2], 'int32', device),
-          activation,
+          ...form,
           preActivation: upload(pre, [gates.length, columns], dtype, device),
         }),
       );
-      const expected = referenceActivationBackward(activation, pre, 1, Float64Array.from(dOut), FLOAT64);
+      const expected = referenceActivationBackward(
+        activation,
+        pre,
+        1,
+        Float64Array.from(dOut),
+        FLOAT64,
+        numbers,
+      );
       expectEach('slope', dtype, gates, dPre, expected, i => factor * Math.abs(dOut[i]!));
     });
 
@@ -95,7 +116,7 @@ describe.each(TARGETS)('activations on $device in $dtype', ({ dtype, device }) =
           rows: upload([NaN, 1], [2, 1], dtype, device),
           weight: upload(columns === 1 ? [1] : [1, 1], [1, columns, 1], dtype, device),
           offsets: upload([0, 2], [2], 'int32', device),
-          activation,
+          ...form,
         }),
       );
       expect(out[0]).toBeNaN();

@@ -39,6 +39,10 @@ const ungated = (change: () => object) =>
   }));
 const separate = () => ({ gate: floats([E, I, H]), up: floats([E, I, H]), down: floats([E, H, I]) });
 const given = (indices: Tensor, weights: Tensor) => ({ router: undefined, routing: { indices, weights } });
+const FORWARD_KEYS =
+  'x, router, routing, experts, shared, applyWeightTo, save, activation, activationLimit, activationAlpha, activationUpShift';
+const GRADIENT_KEYS =
+  'routerWeight, routerBias, routerExpertScale, sharedGate, sharedUp, sharedDown, sharedRouter';
 const EXPERT_KEYS = 'gateUp, gate, up, down, gateUpBias, gateBias, upBias, downBias';
 
 const FORWARD: BadCall[] = [
@@ -46,7 +50,7 @@ const FORWARD: BadCall[] = [
     'a misspelt argument',
     badForward(() => ({ weights: 1 })),
     'ERR_INVALID_ARGUMENT',
-    'args: expected only the keys x, router, routing, experts, activation, save, got "weights"',
+    `args: expected only the keys ${FORWARD_KEYS}, got "weights"`,
   ],
   [
     'neither router nor routing',
@@ -76,7 +80,7 @@ const FORWARD: BadCall[] = [
     'an unknown activation',
     badForward(() => ({ activation: 'SwiGLU' })),
     'ERR_INVALID_ARGUMENT',
-    /^activation: expected one of identity, .*, reglu, got "SwiGLU"$/,
+    /^activation: expected one of identity, .*, reglu, swiglu_clamped, got "SwiGLU"$/,
   ],
   [
     'an unknown save mode',
@@ -278,7 +282,7 @@ const BACKWARD: BadCall[] = [
     'an unknown gradient',
     into(() => ({ w2: floats([1]) })),
     'ERR_INVALID_ARGUMENT',
-    `accumulateInto: expected only the keys ${EXPERT_KEYS}, routerWeight, routerBias, got "w2"`,
+    `accumulateInto: expected only the keys ${EXPERT_KEYS}, ${GRADIENT_KEYS}, got "w2"`,
   ],
   [
     'a gradient of another shape',
@@ -367,7 +371,7 @@ const LAYER: BadCall[] = [
     'topK inside router',
     badConfig({ router: { topK: 2 } }),
     'ERR_INVALID_ARGUMENT',
-    /^config\.router: expected only the keys score, .*, bias, got "topK"$/,
+    /^config\.router: expected only the keys score, .*, bias, selectionBias, expertScale, got "topK"$/,
   ],
   [
     'a router bias that is a number',
@@ -379,7 +383,7 @@ const LAYER: BadCall[] = [
     'an unknown score',
     badConfig({ router: { score: 'relu' } }),
     'ERR_INVALID_ARGUMENT',
-    'config.router.score: expected one of softmax, sigmoid, got "relu"',
+    'config.router.score: expected one of softmax, sigmoid, sqrtsoftplus, sparsemixer, got "relu"',
   ],
   [
     'an integer layer',

@@ -144,7 +144,8 @@ const badWgrad = (change: () => object) =>
     () => ({ dOut: floats([R, N]), rows: floats([R, H]), offsets: ints([E + 1]) }),
     change,
   );
-const ACTIVATION_NAMES = 'identity, relu, gelu, gelu_tanh, silu, relu2, swiglu, geglu, geglu_tanh, reglu';
+const ACTIVATION_NAMES =
+  'identity, relu, gelu, gelu_tanh, silu, relu2, swiglu, geglu, geglu_tanh, reglu, swiglu_clamped';
 
 const MATMUL: BadCall[] = [
   [

@@ -18,7 +18,7 @@ const FLOAT = 'dtype float32 or bfloat16 or float16';
 const routeArgs = (): RouteArgs => ({ x: floats([T, H]), weight: floats([E, H]), topK: K });
 const badRoute = (change: () => object) => using(route, routeArgs, change);
 const ROUTE_KEYS =
-  'x, weight, bias, logits, topK, score, softmaxOver, normalize, normalizeEps, normalizeMin, scale';
+  'x, logits, weight, bias, selectionBias, expertScale, topK, score, softmaxOver, jitterEps, groups, normalize, normalizeEps, normalizeMin, scale, capacity, identityExperts';
 
 const ROUTE: BadCall[] = [
   [
@@ -111,7 +111,7 @@ const ROUTE: BadCall[] = [
     'an unknown score',
     badRoute(() => ({ score: 'tanh' })),
     'ERR_INVALID_ARGUMENT',
-    'router.score: expected one of softmax, sigmoid, got "tanh"',
+    'router.score: expected one of softmax, sigmoid, sqrtsoftplus, sparsemixer, got "tanh"',
   ],
   [
     'an unknown softmaxOver',
@@ -123,7 +123,7 @@ const ROUTE: BadCall[] = [
     'softmaxOver beside sigmoid',
     badRoute(() => ({ score: 'sigmoid', softmaxOver: 'all' })),
     'ERR_INVALID_ARGUMENT',
-    'router.softmaxOver: expected score softmax beside it, got sigmoid',
+    'router.softmaxOver: expected score: softmax beside it, got score: sigmoid',
   ],
   [
     'normalize as a number',
@@ -224,6 +224,10 @@ const routed = () => ({
     normalizeEps: 0,
     normalizeMin: 0,
     scale: 1,
+    jitterEps: 0.01,
+    groups: undefined,
+    capacity: undefined,
+    identityExperts: 0,
   } as const,
 });
 const badRouteBackward = (change: () => object) =>
@@ -294,7 +298,7 @@ const ROUTE_BACKWARD: BadCall[] = [
     'an unknown gradient',
     badRouteBackward(() => ({ accumulateInto: { gate: floats([E]) } })),
     'ERR_INVALID_ARGUMENT',
-    'accumulateInto: expected only the keys dx, weight, bias, got "gate"',
+    'accumulateInto: expected only the keys dx, weight, bias, expertScale, got "gate"',
   ],
 ];
 

@@ -3,7 +3,7 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { backendInfo, getThreads, groupedMatmul, setThreads } from '../../src/index.ts';
 import { expectSameBytes } from '../support/compare.ts';
-import { type LayerCase, type LayerInputs, layerInputs, runLayer } from '../support/layer.ts';
+import { type LayerCase, type LayerInputs, layerInputs, logitsPerToken, runLayer } from '../support/layer.ts';
 import { seeded } from '../support/random.ts';
 import { TARGETS } from '../support/targets.ts';
 import { downloadBytes, upload } from '../support/tensors.ts';
@@ -24,7 +24,26 @@ const LAYERS: LayerCase[] = [
     },
     given: (t, k) => (k ? 4 : t % 4),
   },
+  {
+    ...{ name: 'groups, identity and shared experts', tokens: 300, hidden: 65, intermediate: 40, experts: 8 },
+    ...{ topK: 3, identityExperts: 4, shared: { intermediate: 70, gate: 'sigmoid' }, bias: true },
+    router: {
+      ...{ score: 'sigmoid', selectionBias: true, expertScale: true, normalize: true },
+      groups: { count: 4, top: 2, score: 'top2sum' },
+    },
+  },
+  {
+    ...{ name: 'weighted input, clamped', tokens: 300, hidden: 48, intermediate: 33, experts: 7, topK: 2 },
+    ...{ applyWeightTo: 'input', activation: 'swiglu_clamped', activationLimit: 0.75 },
+    router: { score: 'sparsemixer', jitterEps: 0.3 },
+  },
 ];
+
+/** Capacity couples tokens: who is dropped depends on the tokens before. So it is not among the batches below. */
+const WITH_CAPACITY: LayerCase = {
+  ...{ name: 'capacity', tokens: 300, hidden: 65, intermediate: 40, experts: 5, topK: 2, identityExperts: 1 },
+  router: { normalize: true, expertScale: true, capacity: { tokensPerExpert: 70 } },
+};
 
 const threads = getThreads();
 afterEach(() => setThreads(threads));
@@ -38,13 +57,13 @@ function takeTokens(inputs: LayerInputs, tokens: number[]): LayerInputs {
     return out as T;
   };
   const { config, x, dy, dLogits, routing } = inputs;
-  const { hidden, experts, topK } = config;
+  const { hidden, topK } = config;
   return {
     ...inputs,
     config: { ...config, tokens: tokens.length },
     x: take(x, hidden),
     dy: take(dy, hidden),
-    dLogits: dLogits && take(dLogits, experts),
+    dLogits: dLogits && take(dLogits, logitsPerToken(config)),
     routing: routing && { indices: take(routing.indices, topK), weights: take(routing.weights, topK) },
   };
 }
@@ -56,14 +75,14 @@ test('runs on the instruction set that was asked for', () => {
 });
 
 describe.each(TARGETS)('bits on $device in $dtype', ({ dtype, device }) => {
-  test.each(LAYERS)('$name: every run', layer => {
+  test.each([...LAYERS, WITH_CAPACITY])('$name: every run', layer => {
     const inputs = layerInputs(layer, dtype);
     const first = downloadBytes(runLayer(inputs, { device }));
     for (let run = 1; run < 4; run++)
       expectSameBytes(`run ${run}`, downloadBytes(runLayer(inputs, { device })), first);
   });
 
-  test.each(LAYERS)('$name: every number of threads', layer => {
+  test.each([...LAYERS, WITH_CAPACITY])('$name: every number of threads', layer => {
     const inputs = layerInputs(layer, dtype);
     setThreads(1);
     const first = downloadBytes(runLayer(inputs, { device }));

@@ -157,4 +157,36 @@ describe.each(TARGETS)('grouped matmul on $device in $dtype', target => {
       expectTwicePlain(name, stored, actual, sum, plainSum);
     }
   });
+
+  test('rows past the last group belong to none: zeros come of them, and nothing goes in', () => {
+    const [counts, unused] = [[4, 0, 9], 6];
+    const inputs = matmulInputs({ ...small, counts }, target);
+    const { width, inner } = small;
+    const used = inputs.rowCount;
+    const padded = (values: Float32Array, columns: number) => {
+      const all = new Float32Array((used + unused) * columns).fill(NaN);
+      all.set(values);
+      return upload(all, [used + unused, columns], dtype, device);
+    };
+    const [rows, dOut] = [padded(inputs.rows, inner), padded(inputs.dOut, width)];
+    const { weight, offsets } = uploadMatmul({ ...small, counts }, target, inputs);
+    const args = { weight, offsets };
+    const { out, preActivation } = download(
+      groupedMatmul({ rows, ...args, activation: 'relu', savePreActivation: true }),
+    );
+    const dRows = download(groupedMatmulDgrad({ dOut, ...args }));
+    const { dWeight } = download(groupedMatmulWgrad({ dOut, rows, offsets }));
+    const groups: Groups = { ...small, offsets: inputs.offsets };
+    const wgrad = [wide(inputs.dOut), wide(inputs.rows), groups] as const;
+    const exact = referenceWgrad(...wgrad).dWeight;
+    expectTwicePlain('dWeight', dtype, dWeight, exact, referenceWgrad(...wgrad, precision).dWeight);
+    for (const [name, values, columns] of [
+      ['out', out, width],
+      ['preActivation', preActivation!, width],
+      ['dRows', dRows, inner],
+    ] as const) {
+      expect(values.subarray(used * columns), name).toEqual(new Float64Array(unused * columns));
+      expect(values.subarray(0, used * columns).some(Number.isNaN), name).toBe(false);
+    }
+  });
 });

@@ -57,15 +57,15 @@ const BAD_IDS = [E, -1, 2 ** 31 - 1, INT_MIN];
 const BAD_OFFSETS = [
   [0, 3, 2, 6],
   [1, 2, 4, 6],
-  [0, 2, 4, 5],
   [0, 2, 4, 7],
+  [0, 2, 4, -1],
   [0, 2, 2 ** 31 - 1, 6],
   [0, INT_MIN, 4, 6],
   [-1, 2, 4, 6],
 ];
 const BAD_ROWS = [
   [0, 1, 2, 3, 4, 6],
-  [0, -1, 2, 3, 4, 5],
+  [0, -3, 2, 3, 4, 5],
   [0, 1, 2 ** 31 - 1, 3, 4, 5],
 ];
 
@@ -92,6 +92,10 @@ const CASES: [title: string, run: Run][] = [
         return { routing, gradients: routeBackward({ routing, dWeights: floats(T, K) }) };
       },
     ],
+  ]),
+  ...[E + 2, -1].map((id): [string, Run] => [
+    `dispatch, expert ${id} with two identity experts`,
+    () => dispatch({ indices: experts(id), experts: E, identityExperts: 2 }),
   ]),
   ...BAD_OFFSETS.flatMap((values): [string, Run][] => {
     const args = () => matmul(ints(values, E + 1));
@@ -139,6 +143,16 @@ describe.each(DEVICES)('index range on %s', device => {
     expect(caught).toMatchObject(RANGE);
     free(result);
     expectQueueWorks();
+  });
+
+  test('identity experts and rows past the last that is used are no errors', () => {
+    const results = [
+      dispatch({ indices: experts(E + 1), experts: E, identityExperts: 2 }),
+      unpermute({ rows: floats(6, H), dispatch: permutation([0, 1, 3, 5, -1, -1], [0, 1, -1, 2, -2, 3]) }),
+      groupedMatmul((({ dOut: _, ...rest }) => rest)(matmul(ints([0, 2, 4, 5], E + 1)))),
+    ];
+    synchronize(device);
+    free(results);
   });
 
   const bad = () => dispatch({ indices: experts(E), experts: E });

@@ -4,16 +4,20 @@ import { describe, expect, test } from 'vitest';
 import { ACTIVATIONS, type Tensor } from '../../src/index.ts';
 import { columnsPerOutput } from '../reference/activation.ts';
 import { referenceMoe } from '../reference/moe.ts';
+import { activationTitle, CLAMPS } from '../support/activations.ts';
 import { expectSameBytes, expectTwicePlain } from '../support/compare.ts';
 import { plainPrecision, representable } from '../support/dtypes.ts';
 import { expectLayer } from '../support/expect-layer.ts';
 import { type LayerCase, type LayerInputs, layerInputs, runLayer } from '../support/layer.ts';
+import { LAYERS, layerTitle } from '../support/layers.ts';
 import { seeded } from '../support/random.ts';
 import { ROUTERS, routerTitle } from '../support/routers.ts';
 import { TARGETS } from '../support/targets.ts';
 import { download, downloadBytes, upload } from '../support/tensors.ts';
 
 const SMALL = { tokens: 17, hidden: 19, intermediate: 13, experts: 5, topK: 2 };
+/** Enough tokens that capacities overflow and no single row makes up most of a gradient. */
+const OPTIONS = { ...SMALL, tokens: 41, experts: 6, bias: true };
 
 const LOADS: LayerCase[] = [
   { ...SMALL, name: 'odd sizes' },
@@ -69,11 +73,16 @@ describe.each(TARGETS)('layer on $device in $dtype', ({ dtype, device }) => {
 
   test.each(LOADS)('$name', check);
 
-  const FORMS = ACTIVATIONS.flatMap(activation =>
-    [false, true].map(bias => ({ activation, bias, title: `${activation}${bias ? ' with biases' : ''}` })),
+  const FORMS = [...ACTIVATIONS.map(activation => ({ activation })), ...CLAMPS].flatMap(form =>
+    [false, true].map(bias => ({
+      form,
+      bias,
+      title: `${activationTitle(form)}${bias ? ' with biases' : ''}`,
+    })),
   );
-  test.each(FORMS)('$title', ({ activation, bias }) => {
-    const inputs = layerInputs({ ...SMALL, activation, bias }, dtype);
+  test.each(FORMS)('$title', ({ form, bias }) => {
+    const { activation } = form;
+    const inputs = layerInputs({ ...SMALL, ...form, bias }, dtype);
     const saved = downloadBytes(runLayer(inputs, { device }));
     expectSameBytes('recompute', downloadBytes(runLayer(inputs, { device, save: 'recompute' })), saved);
     expectLayer(activation, inputs, download(runLayer(inputs, { device })));
@@ -96,9 +105,32 @@ describe.each(TARGETS)('layer on $device in $dtype', ({ dtype, device }) => {
   test.each(ROUTERS.map(router => ({ router, title: routerTitle(router) })))(
     'router: $title',
     ({ router }) => {
-      check({ ...SMALL, router, bias: true });
+      check({ ...OPTIONS, router });
     },
   );
+
+  test.each(LAYERS.map(layer => ({ layer, title: layerTitle(layer) })))('$title', ({ layer }) => {
+    const inputs = layerInputs({ ...OPTIONS, ...layer }, dtype);
+    const saved = downloadBytes(runLayer(inputs, { device }));
+    expectSameBytes('recompute', downloadBytes(runLayer(inputs, { device, save: 'recompute' })), saved);
+    expectLayer('layer', inputs, download(runLayer(inputs, { device })));
+  });
+
+  // That one token alone has the output that it has among others is tested in determinism.test.ts, to the bit.
+  test.each([0, 5])('every option with %d tokens', tokens => {
+    for (const layer of LAYERS) check({ ...OPTIONS, ...layer, tokens });
+  });
+
+  test('no expert has room for more than one token, and none but identity experts for most', () => {
+    check({ ...SMALL, experts: 2, router: { capacity: { tokensPerExpert: 1 } }, bias: true });
+    check({ ...SMALL, experts: 1, identityExperts: 9, router: { capacity: { tokensPerExpert: 1 } } });
+  });
+
+  test('a shared expert wider and narrower than the routed ones', () => {
+    for (const intermediate of [1, 64, 131]) {
+      check({ ...SMALL, tokens: 70, shared: { intermediate, gate: 'sigmoid' } });
+    }
+  });
 
   test('float32 router and biases', () => check({ ...SMALL, tokens: 31, bias: true, wide: true }));
   test('separate gate and up, long', () => {
@@ -114,11 +146,13 @@ describe.each(TARGETS)('layer on $device in $dtype', ({ dtype, device }) => {
   });
 
   test.each([...new Set([dtype, 'float32'] as const)])('gradients added to %s buffers', stored => {
-    const inputs = layerInputs({ ...SMALL, bias: true }, dtype);
+    const layer: LayerCase = { ...SMALL, bias: true, shared: { intermediate: 8, gate: 'sigmoid' } };
+    const inputs = layerInputs({ ...layer, router: { expertScale: true, selectionBias: true } }, dtype);
     const random = seeded(9);
     const before: { [name: string]: Float32Array } = {};
     const accumulateInto: { [name: string]: Tensor } = {};
     for (const [name, { shape, values }] of Object.entries(inputs.parameters)) {
+      if (name === 'router.selection_bias') continue;
       before[name] = representable(stored, random.normals(values.length));
       accumulateInto[name] = upload(before[name], shape, stored, device);
     }
@@ -145,8 +179,11 @@ describe.each(TARGETS)('layer on $device in $dtype', ({ dtype, device }) => {
     expectLayer('layer', without, download(runLayer(without, { device })));
   });
 
-  test('NaN in one token reaches that token alone', () => {
-    const inputs = layerInputs({ ...SMALL, given: (t, k) => (t + k) % 5 }, dtype);
+  test.each([
+    { given: (t: number, k: number) => (t + k) % 5 },
+    { applyWeightTo: 'input', identityExperts: 2, shared: { intermediate: 5, gate: 'sigmoid' } } as const,
+  ])('NaN in one token reaches that token alone: %o', layer => {
+    const inputs = layerInputs({ ...SMALL, ...layer }, dtype);
     inputs.x[4 * SMALL.hidden + 3] = NaN;
     const { y } = download(runLayer(inputs, { device }));
     for (let t = 0; t < SMALL.tokens; t++) {

@@ -21,6 +21,10 @@ interface PermuteCase {
   experts: number;
   hidden: number;
   choose?: (random: Random, k: number) => number;
+  /** Chosen too, beside `experts`. */
+  identityExperts?: number;
+  /** The share of the slots that is dropped. */
+  dropped?: number;
 }
 
 const CASES: PermuteCase[] = [
@@ -41,6 +45,19 @@ const CASES: PermuteCase[] = [
   },
   { name: 'many tokens', tokens: 2500, topK: 2, experts: 5, hidden: 3 },
   { name: 'more experts than rows', tokens: 3, topK: 2, experts: 300, hidden: 65 },
+  { name: 'identity experts', tokens: 41, topK: 3, experts: 4, hidden: 19, identityExperts: 2 },
+  {
+    name: 'nearly all of them identity experts',
+    tokens: 41,
+    topK: 2,
+    experts: 1,
+    hidden: 8,
+    identityExperts: 30,
+  },
+  { name: 'dropped slots', tokens: 57, topK: 2, experts: 5, hidden: 18, dropped: 0.4 },
+  { name: 'every slot dropped', tokens: 13, topK: 2, experts: 5, hidden: 18, dropped: 1 },
+  { name: 'both', tokens: 2500, topK: 2, experts: 5, hidden: 3, identityExperts: 3, dropped: 0.2 },
+  { name: 'no token, both', tokens: 0, topK: 2, experts: 5, hidden: 3, identityExperts: 3, dropped: 0.2 },
   { name: 'wide rows', tokens: 5, topK: 2, experts: 3, hidden: 1027 },
   ...[1, 2, 3, 7, 8, 15, 31, 32, 64].map(hidden => ({
     name: `${hidden} columns`,
@@ -54,24 +71,25 @@ const CASES: PermuteCase[] = [
 describe.each(TARGETS)('dispatch and combine on $device in $dtype', ({ dtype, device }) => {
   const precision = plainPrecision(dtype);
 
-  test.each(CASES)('$name', ({ tokens, topK, experts, hidden, choose }) => {
+  test.each(CASES)('$name', ({ tokens, topK, experts, hidden, choose, identityExperts, dropped: share }) => {
     const random = seeded(tokens + hidden);
     const slots = Array.from({ length: tokens * topK }, (_, slot) => slot % topK);
-    const indices = Int32Array.from(slots, k => choose?.(random, k) ?? random.integer(experts));
-    const expected = referenceDispatch(indices, topK, experts);
+    const ids = experts + (identityExperts ?? 0);
+    const indices = Int32Array.from(slots, k => choose?.(random, k) ?? random.integer(ids));
+    const drops =
+      share === undefined ? undefined : indices.map(e => Number(e < experts && random.uniform() < share));
+    const expected = referenceDispatch(indices, topK, experts, drops);
     const values = (count: number) => representable(dtype, random.normals(count));
     const x = values(tokens * hidden);
     const weights = random.normals(tokens * topK);
     const indicesTensor = upload(indices, [tokens, topK], 'int32', device);
     const weightsTensor = upload(weights, [tokens, topK], 'float32', device);
 
-    const permuted = permute({
-      x: upload(x, [tokens, hidden], dtype, device),
-      indices: indicesTensor,
-      experts,
-    });
+    const dropped = drops && upload(drops, [tokens, topK], 'int32', device);
+    const choice = { indices: indicesTensor, experts, identityExperts, dropped };
+    const permuted = permute({ x: upload(x, [tokens, hidden], dtype, device), ...choice });
     expect(download(permuted.rows)).toEqual(referencePermute(Float64Array.from(x), expected, hidden));
-    const alone = download(dispatch({ indices: indicesTensor, experts }));
+    const alone = download(dispatch(choice));
     for (const part of ['offsets', 'rowSlot', 'slotRow'] as const) {
       expect(alone[part], part).toEqual(Float64Array.from(expected[part]));
       expect(Float64Array.from(permuted.dispatch[part].dataSync()), part).toEqual(alone[part]);

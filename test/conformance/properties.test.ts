@@ -12,6 +12,7 @@ import {
   route,
   unpermute,
 } from '../../src/index.ts';
+import { referenceRoute } from '../reference/route.ts';
 import { DEVICES } from '../support/targets.ts';
 import { download, upload } from '../support/tensors.ts';
 
@@ -148,7 +149,7 @@ describe.each(DEVICES)('properties on %s', device => {
         return fc.record({
           ...constants(sizes),
           topK: fc.integer({ min: 1, max: sizes.experts }),
-          score: fc.constantFrom('softmax' as const, 'sigmoid' as const),
+          score: fc.constantFrom('softmax' as const, 'sigmoid' as const, 'sqrtsoftplus' as const),
           logits,
         });
       });
@@ -174,6 +175,51 @@ describe.each(DEVICES)('properties on %s', device => {
           if (normalize) expect(Math.abs(sum - 1)).toBeLessThan(1e-6);
           else if (score === 'softmax') expect(sum).toBeLessThan(1 + 1e-6);
         }
+      }),
+    );
+  });
+
+  test('groups and selection bias choose as their definition says, ties and all', () => {
+    const problem = fc
+      .record({
+        tokens: fc.nat(8),
+        count: fc.integer({ min: 1, max: 6 }),
+        size: fc.integer({ min: 2, max: 9 }),
+        score: fc.constantFrom('max' as const, 'top2sum' as const),
+        maskValue: fc.constantFrom(0, Number.NEGATIVE_INFINITY),
+      })
+      .chain(sizes => {
+        const experts = sizes.count * sizes.size;
+        // Quarters, so that ties are common; a softmax over the selected ranks by the logits themselves.
+        const quarters = (length: number) =>
+          fc.array(
+            fc.integer({ min: -12, max: 12 }).map(value => value / 4),
+            { minLength: length, maxLength: length },
+          );
+        return fc.record({
+          ...constants(sizes),
+          logits: quarters(sizes.tokens * experts),
+          bias: fc.option(quarters(experts), { nil: undefined }),
+          top: fc.integer({ min: 1, max: sizes.count }),
+          k: fc.double({ min: 0, max: 0.999, noNaN: true }),
+        });
+      });
+    fc.assert(
+      fc.property(problem, ({ tokens, count, size, score, maskValue, logits, bias, top, k }) => {
+        const experts = count * size;
+        const topK = 1 + Math.floor(k * top * size);
+        const groups = { count, top, score, maskValue };
+        const options = { topK, softmaxOver: 'selected' as const, groups };
+        const { indices } = download(
+          route({
+            ...options,
+            logits: upload(logits, [tokens, experts], 'float32', device),
+            selectionBias: bias && upload(bias, [experts], 'float32', device),
+          }),
+        );
+        const selectionBias = bias && Float64Array.from(bias);
+        const router = { ...options, selectionBias };
+        expect([...indices]).toEqual([...referenceRoute(router, Float64Array.from(logits), experts).indices]);
       }),
     );
   });

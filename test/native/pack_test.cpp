@@ -1,4 +1,5 @@
-// Packing: every lane and step of a panel is the source's, the rest is zero, and no more is written than promised.
+// Packing: every lane and step of a panel is the source's, the rest is zero, and no more is written than
+// promised.
 #include <algorithm>
 #include <numeric>
 #include <vector>
@@ -19,7 +20,8 @@ struct Panel {
   int64_t steps;
 };
 
-// Stored rows in no order of their own. Elements before `offset` are NaN; the last row ends where reading faults.
+// Stored rows in no order of their own. Elements before `offset` are NaN; the last row ends where reading
+// faults.
 struct Stored {
   Stored(const Panel& panel, Random& random)
       : count(panel.k_contiguous ? panel.lanes : panel.steps),
@@ -37,7 +39,9 @@ struct Stored {
     for (int64_t row : order) rows.push_back(array.at(row * stride));
   }
 
-  int64_t index(int64_t row, int64_t i) const { return order[static_cast<size_t>(row)] * stride + offset + i; }
+  int64_t index(int64_t row, int64_t i) const {
+    return order[static_cast<size_t>(row)] * stride + offset + i;
+  }
 
   int64_t count, length, stride, offset;
   Array array;
@@ -67,9 +71,10 @@ bool packs_exactly(const cpu::Kernels& table, const Panel& panel, Random& random
   const Stored stored(panel, random);
   const int64_t units = (panel.steps + steps_per_unit(panel.kind) - 1) / steps_per_unit(panel.kind);
   Array out(DType::float32, units * panel.pitch + table.width - 1);
-  const auto pack = (panel.k_contiguous ? table.pack_k_contiguous
-                                        : table.pack_lanes_contiguous)[static_cast<size_t>(panel.kind)]
-                                                                      [static_cast<size_t>(panel.source)];
+  const auto pack =
+      (panel.k_contiguous
+           ? table.pack_k_contiguous
+           : table.pack_lanes_contiguous)[static_cast<size_t>(panel.kind)][static_cast<size_t>(panel.source)];
   pack({.rows = stored.rows.data(),
         .offset = panel.offset,
         .lanes = panel.lanes,
@@ -96,7 +101,8 @@ void check_packing(const cpu::Kernels& table, PanelKind kind, DType source, bool
   const int64_t w = table.width;
   for (int pitch : pitches_of(table)) {
     for (int lanes = 0; lanes <= pitch; ++lanes) {
-      for (int64_t steps : {int64_t{1}, int64_t{2}, int64_t{3}, w - 1, w, w + 1, 2 * w - 1, 2 * w, 2 * w + 1, 4 * w + 3}) {
+      for (int64_t steps :
+           {int64_t{1}, int64_t{2}, int64_t{3}, w - 1, w, w + 1, 2 * w - 1, 2 * w, 2 * w + 1, 4 * w + 3}) {
         const Panel panel = {kind, source, k_contiguous, steps % 4, lanes, pitch, steps};
         CAPTURE(pitch);
         CAPTURE(lanes);

@@ -1,4 +1,5 @@
-// Storing a tile: sum, bias and what was there before, rounded once to the output's dtype, are exact in float32 adds.
+// Storing a tile: sum, bias and what was there before, rounded once to the output's dtype, are exact in
+// float32 adds.
 #include <optional>
 
 #include "support/expect.h"
@@ -17,7 +18,8 @@ struct StoreCase {
 bool stores_exactly(const cpu::Kernels& table, const StoreCase& given, Random& random) {
   const int64_t pitch = cpu::kSlivers * table.width, stride = given.lanes + given.gap;
   const int64_t span = Matrix::span(given.rows, given.lanes, stride);
-  Array c(DType::float32, given.rows * pitch, random), bias(given.bias.value_or(DType::float32), given.lanes, random);
+  Array c(DType::float32, given.rows * pitch, random),
+      bias(given.bias.value_or(DType::float32), given.lanes, random);
   Array out(given.dtype, span), want(given.dtype, span);
   for (int64_t row = 0; row < given.rows; ++row) {
     for (int64_t lane = 0; lane < given.lanes; ++lane) {

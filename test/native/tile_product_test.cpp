@@ -1,5 +1,5 @@
-// Tile products: for floats the bits of one chain of multiply-adds over ascending k, which makes every instruction set
-// that fuses agree with every other; for bfloat16 pairs a bound against float64.
+// Tile products: for floats the bits of one chain of multiply-adds over ascending k, which makes every
+// instruction set that fuses agree with every other; for bfloat16 pairs a bound against float64.
 #include <cstring>
 
 #include "support/expect.h"
@@ -11,7 +11,8 @@ using cpu::PanelKind;
 
 // The panels of one tile, and C before the product where it is added to.
 struct TileCase {
-  TileCase(const cpu::Kernels& kernels, PanelKind panels, int tile_rows, int64_t unit_count, bool add, Random& random)
+  TileCase(const cpu::Kernels& kernels, PanelKind panels, int tile_rows, int64_t unit_count, bool add,
+           Random& random)
       : table(kernels),
         kind(panels),
         rows(tile_rows),
@@ -29,8 +30,12 @@ struct TileCase {
   DType dtype() const { return kind == PanelKind::floats ? DType::float32 : DType::bfloat16; }
 
   void run() {
-    table.tile_product[static_cast<size_t>(kind)][rows - 1](
-        {.units = units, .a = a.f32(), .b0 = b0.f32(), .b1 = b1.f32(), .c = c.f32(), .accumulate = accumulate});
+    table.tile_product[static_cast<size_t>(kind)][rows - 1]({.units = units,
+                                                             .a = a.f32(),
+                                                             .b0 = b0.f32(),
+                                                             .b1 = b1.f32(),
+                                                             .c = c.f32(),
+                                                             .accumulate = accumulate});
   }
 
   // Calls visit(a, b) for the steps of an element of C, in their order.

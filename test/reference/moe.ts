@@ -2,7 +2,12 @@
 
 import type { Activation } from '../../src/activation.ts';
 import type { RouterOptions } from '../../src/router.ts';
-import { columnsPerOutput, referenceActivation, referenceActivationBackward } from './activation.ts';
+import {
+  type ActivationNumbers,
+  columnsPerOutput,
+  referenceActivation,
+  referenceActivationBackward,
+} from './activation.ts';
 import {
   type ReferenceDispatch,
   referenceDispatch,
@@ -11,22 +16,37 @@ import {
   referenceWeightGradient,
 } from './dispatch.ts';
 import { referenceDgrad, referenceMatmul, referenceWgrad } from './grouped-matmul.ts';
-import { FLOAT64, type Precision, type Values } from './precision.ts';
-import { referenceLogits, referenceRoute, referenceRouteBackward } from './route.ts';
+import { referenceIdentity, referenceIdentityWeightGradient } from './identity.ts';
+import { FLOAT64, type Precision, sum, type Values } from './precision.ts';
+import {
+  referenceExpertScaleBackward,
+  referenceLogits,
+  referenceRoute,
+  referenceRouteBackward,
+} from './route.ts';
+import type { ReferenceRouter } from './score.ts';
+import { referenceShared, type SharedForward } from './shared.ts';
 
-export interface ReferenceConfig {
+export interface ReferenceConfig extends ActivationNumbers {
   tokens: number;
   hidden: number;
   intermediate: number;
   experts: number;
   topK: number;
   activation: Activation;
-  router: Omit<RouterOptions, 'topK'>;
+  /** What the routing weight multiplies. Default `output`. */
+  applyWeightTo?: 'output' | 'input';
+  /** Further experts, ids from `experts` on, that return their input. Default 0. */
+  identityExperts?: number;
+  shared?: { intermediate: number };
+  router: Omit<RouterOptions, 'topK' | 'identityExperts'>;
 }
 
 /**
- * Parameters by published name: `router.weight` [E, H], `router.bias` [E], `experts.gate_up` [E, 2I, H] or `experts.gate`
- * and `experts.up` [E, I, H], `experts.down` [E, H, I], and the experts' biases (`experts.gate_up_bias`, …).
+ * Parameters by published name: `router.weight` [E', H], `router.bias` [E'], `router.selection_bias` [E'],
+ * `router.expert_scale` [E], `experts.gate_up` [E, 2I, H] or `experts.gate` and `experts.up` [E, I, H], `experts.down`
+ * [E, H, I], the experts' biases (`experts.gate_up_bias`, …), and the shared expert's `shared.gate`, `shared.up` [Is, H],
+ * `shared.down` [H, Is] and `shared.router` [1, H].
  */
 export type ReferenceParameters = { readonly [name: string]: Values };
 
@@ -36,7 +56,7 @@ export interface ReferenceOptions {
    * no router of its own.
    */
   routing?: { indices: ArrayLike<number>; weights?: Values };
-  /** A further gradient of the logits [T, E]. */
+  /** A further gradient of the logits [T, E']. */
   dLogits?: Values;
   /** Default float64 throughout. Inputs are never rounded: pass the values that the dtype stores. */
   precision?: Precision;
@@ -45,11 +65,11 @@ export interface ReferenceOptions {
 export interface ReferenceGradients {
   /** [T, H] */
   dx: Float64Array;
-  /** [T, K], of the routing weights */
+  /** [T, K], of the routing weights; 0 where dropped */
   dWeights: Float64Array;
-  /** [T, E], where the layer did the routing */
+  /** [T, E'], where the layer did the routing */
   dLogits?: Float64Array;
-  /** One for each parameter, under its name. */
+  /** One for each parameter that has one, under its name: the selection bias has none. */
   gradients: { [name: string]: Float64Array };
 }
 
@@ -60,7 +80,7 @@ export interface ReferenceResult extends Partial<ReferenceGradients> {
   indices: Int32Array;
   /** [T, K] */
   weights: Float64Array;
-  /** [T, E]; empty where the routing weights were given */
+  /** [T, E']; empty where the routing weights were given */
   logits: Float64Array;
 }
 
@@ -69,16 +89,21 @@ type Wide = { [name: string]: Float64Array };
 /** What the forward pass leaves to the backward pass. */
 interface Forward {
   x: Float64Array;
+  y: Float64Array;
   parameters: Wide;
   /** Gate rows first, then up rows; or up rows alone. */
   up: Halves;
+  router: ReferenceRouter;
   logits: Float64Array | undefined;
   indices: Int32Array;
   weights: Float64Array;
   dispatch: ReferenceDispatch;
+  /** x by row, weighted if the weight applies to the input */
+  rows: Float64Array;
   preActivation: Float64Array;
   activated: Float64Array;
   outputs: Float64Array;
+  shared: SharedForward | undefined;
 }
 
 interface Halves {
@@ -111,11 +136,17 @@ export function referenceMoe(
   const wide: Wide = {};
   for (const [name, values] of Object.entries(parameters)) wide[name] = Float64Array.from(values);
   const forward = moeForward(config, wide, Float64Array.from(x), options);
-  const { dispatch, weights, outputs, indices, logits } = forward;
-  const y = referenceUnpermute(outputs, dispatch, config.hidden, weights, options.precision);
+  const { y, weights, indices, logits } = forward;
   const result = { y, indices, weights, logits: logits ?? new Float64Array() };
   if (!dy) return result;
   return { ...result, ...moeBackward(config, forward, Float64Array.from(dy), options) };
+}
+
+/** The weights [T, K] as the dispatch takes them, and as the combine does: one of the two multiplies. */
+function weightSides(config: ReferenceConfig, weights: Float64Array) {
+  return config.applyWeightTo === 'input'
+    ? { inputWeights: weights, outputWeights: undefined }
+    : { inputWeights: undefined, outputWeights: weights };
 }
 
 function moeForward(
@@ -124,36 +155,49 @@ function moeForward(
   x: Float64Array,
   options: ReferenceOptions,
 ): Forward {
-  const { hidden, experts, topK, activation } = config;
+  const { hidden, intermediate, experts, topK, activation } = config;
   const { precision = FLOAT64 } = options;
-  const { logits, indices, weights } = routeLayer(config, parameters, x, options);
-  const dispatch = referenceDispatch(indices, topK, experts);
-  const rows = referencePermute(x, dispatch, hidden);
+  const routed = routeLayer(config, parameters, x, options);
+  const { weights } = routed;
+  const dispatch = referenceDispatch(routed.indices, topK, experts, routed.dropped);
+  const { inputWeights, outputWeights } = weightSides(config, weights);
+  const rows = referencePermute(x, dispatch, hidden, inputWeights, precision);
   const up = joinHalves(config, parameters);
   const [upGroups, downGroups] = layerGroups(config, dispatch);
   const preActivation = referenceMatmul(rows, up.weight, upGroups, up.bias, precision);
-  const activated = referenceActivation(activation, preActivation, config.intermediate, precision);
+  const activated = referenceActivation(activation, preActivation, intermediate, precision, config);
   const downBias = parameters['experts.down_bias'];
   const outputs = referenceMatmul(activated, parameters['experts.down']!, downGroups, downBias, precision);
-  return { x, parameters, up, logits, indices, weights, dispatch, preActivation, activated, outputs };
+  const shared = config.shared
+    ? referenceShared({ ...config, ...config.shared, numbers: config }, parameters, x, precision)
+    : undefined;
+  const y = sum(
+    precision,
+    referenceUnpermute(outputs, dispatch, hidden, outputWeights, precision),
+    referenceIdentity(x, dispatch, hidden, weights, precision),
+    ...(shared ? [shared.y] : []),
+  );
+  return { x, y, parameters, up, ...routed, dispatch, rows, preActivation, activated, outputs, shared };
 }
 
 function routeLayer(config: ReferenceConfig, parameters: Wide, x: Float64Array, options: ReferenceOptions) {
-  const { topK, experts, hidden } = config;
+  const { topK, hidden, experts, identityExperts = 0 } = config;
   const { routing, precision } = options;
+  const router: ReferenceRouter = {
+    ...config.router,
+    ...{ topK, identityExperts },
+    selectionBias: parameters['router.selection_bias'],
+    expertScale: parameters['router.expert_scale'],
+  };
   if (routing?.weights) {
     const indices = Int32Array.from(routing.indices);
-    return { logits: undefined, indices, weights: Float64Array.from(routing.weights) };
+    const weights = Float64Array.from(routing.weights);
+    return { router, logits: undefined, indices, weights, dropped: undefined };
   }
-  const logits = referenceLogits(
-    x,
-    parameters['router.weight']!,
-    parameters['router.bias'],
-    hidden,
-    precision,
-  );
-  const routed = referenceRoute({ ...config.router, topK }, logits, experts, routing?.indices, precision);
-  return { logits, ...routed };
+  const weight = parameters['router.weight']!;
+  const logits = referenceLogits(x, weight, parameters['router.bias'], hidden, precision);
+  const routed = referenceRoute(router, logits, experts + identityExperts, routing?.indices, precision);
+  return { router, logits, ...routed };
 }
 
 function layerGroups({ hidden, intermediate, activation }: ReferenceConfig, { offsets }: ReferenceDispatch) {
@@ -170,38 +214,71 @@ function moeBackward(
   dy: Float64Array,
   options: ReferenceOptions,
 ): ReferenceGradients {
-  const { hidden, intermediate, activation } = config;
+  const { hidden } = config;
   const { precision = FLOAT64 } = options;
-  const { x, parameters, dispatch, weights, outputs, activated, preActivation } = forward;
+  const { x, dispatch, weights, outputs, shared } = forward;
+  const { inputWeights } = weightSides(config, weights);
+  const experts = expertsBackward(config, forward, dy, precision);
+  const dWeights = sum(
+    { ...precision, round: value => value },
+    inputWeights
+      ? referenceWeightGradient(experts.dRows, dispatch, hidden, x, precision)
+      : referenceWeightGradient(outputs, dispatch, hidden, dy, precision),
+    referenceIdentityWeightGradient(x, dispatch, hidden, dy, precision),
+  );
+  const sharedGradients = shared?.backward(dy);
+  const router = forward.logits ? routerBackward(config, forward, dWeights, options) : undefined;
+  const dx = sum(
+    precision,
+    referenceUnpermute(experts.dRows, dispatch, hidden, inputWeights, precision),
+    referenceIdentity(dy, dispatch, hidden, weights, precision),
+    ...(sharedGradients ? [sharedGradients.dx] : []),
+    ...(router ? [router.dx] : []),
+  );
+  const gradients = { ...router?.gradients, ...experts.gradients, ...sharedGradients?.gradients };
+  return { dx, dWeights, dLogits: router?.dLogits, gradients };
+}
+
+/** The gradients of the experts' parameters, and of their input rows. */
+function expertsBackward(
+  config: ReferenceConfig,
+  { parameters, dispatch, weights, rows, activated, preActivation, up }: Forward,
+  dy: Float64Array,
+  precision: Precision,
+): { dRows: Float64Array; gradients: Wide } {
+  const { hidden, intermediate, activation } = config;
   const [upGroups, downGroups] = layerGroups(config, dispatch);
-  const dWeights = referenceWeightGradient(outputs, dispatch, hidden, dy, precision);
-  const dOutputs = referencePermute(dy, dispatch, hidden, weights, precision);
+  const { outputWeights } = weightSides(config, weights);
+  const dOutputs = referencePermute(dy, dispatch, hidden, outputWeights, precision);
   const down = referenceWgrad(dOutputs, activated, downGroups, precision);
   const dActivated = referenceDgrad(dOutputs, parameters['experts.down']!, downGroups, precision);
-  const dPre = referenceActivationBackward(activation, preActivation, intermediate, dActivated, precision);
-  const up = referenceWgrad(dPre, referencePermute(x, dispatch, hidden), upGroups, precision);
-  const dRows = referenceDgrad(dPre, forward.up.weight, upGroups, precision);
-  const dxExperts = referenceUnpermute(dRows, dispatch, hidden, undefined, precision);
-  const gradients: Wide = { ...splitHalves(config, parameters, up), 'experts.down': down.dWeight };
+  const dPre = referenceActivationBackward(
+    activation,
+    preActivation,
+    intermediate,
+    dActivated,
+    precision,
+    config,
+  );
+  const dUp = referenceWgrad(dPre, rows, upGroups, precision);
+  const gradients: Wide = { ...splitHalves(config, parameters, dUp), 'experts.down': down.dWeight };
   if (parameters['experts.down_bias']) gradients['experts.down_bias'] = down.dBias;
-  if (!forward.logits) return { dx: dxExperts, dWeights, gradients };
-  const router = routerBackward(config, forward, dWeights, options);
-  const dx = dxExperts.map((value, i) => precision.round(value + router.dx[i]!));
-  return { dx, dWeights, dLogits: router.dLogits, gradients: { ...router.gradients, ...gradients } };
+  return { dRows: referenceDgrad(dPre, up.weight, upGroups, precision), gradients };
 }
 
 function routerBackward(
   config: ReferenceConfig,
-  { x, parameters, logits, indices }: Forward,
+  { x, parameters, router, logits, indices }: Forward,
   dWeights: Float64Array,
   { dLogits: extra, precision = FLOAT64 }: ReferenceOptions,
 ) {
-  const { tokens, hidden, experts, topK } = config;
-  const router = { ...config.router, topK };
-  const own = referenceRouteBackward(router, logits!, experts, indices, dWeights, precision);
+  const { tokens, hidden, experts, identityExperts = 0 } = config;
+  const width = experts + identityExperts;
+  const routed = [router, logits!, width, indices, dWeights, precision] as const;
+  const own = referenceRouteBackward(...routed);
   const dLogits = extra ? own.map((value, i) => value + extra[i]!) : own;
   // The router is a matmul of one group: every token.
-  const group = { offsets: [0, tokens], width: experts, inner: hidden };
+  const group = { offsets: [0, tokens], width, inner: hidden };
   const dx = referenceDgrad(dLogits, parameters['router.weight']!, group, {
     ...precision,
     round: value => value,
@@ -209,6 +286,7 @@ function routerBackward(
   const { dWeight, dBias } = referenceWgrad(dLogits, x, group, precision);
   const gradients: Wide = { 'router.weight': dWeight };
   if (parameters['router.bias']) gradients['router.bias'] = dBias;
+  if (router.expertScale) gradients['router.expert_scale'] = referenceExpertScaleBackward(...routed);
   return { dLogits, dx, gradients };
 }
 

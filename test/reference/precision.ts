@@ -80,3 +80,8 @@ export function addScaled(
     for (let i = 0; i < count; i++) out[outStart + i]! += factor * a[aStart + i]!;
   }
 }
+
+/** The elementwise sum of tensors, stored. */
+export function sum(precision: Precision, first: Float64Array, ...others: Float64Array[]): Float64Array {
+  return first.map((value, i) => precision.round(others.reduce((total, other) => total + other[i]!, value)));
+}

@@ -1,13 +1,16 @@
 // The router: logits, the choice of experts, their weights, and the way back.
 
-import type { RouterOptions } from '../../src/router.ts';
+import { chooseLargest, droppedSlots, selectionValues } from './choice.ts';
 import { dot, FLOAT64, type Precision, roundRouting } from './precision.ts';
+import { chosenScores, type ReferenceRouter, type Scores } from './score.ts';
 
 export interface ReferenceRouting {
   /** [T, K], by descending score, ties to the lower id */
   indices: Int32Array;
-  /** [T, K] */
+  /** [T, K], 0 where dropped */
   weights: Float64Array;
+  /** [T, K], 1 where the expert's capacity was exceeded */
+  dropped: Int32Array;
 }
 
 /** logits [T, E] = x · weightᵀ + bias */
@@ -29,101 +32,116 @@ export function referenceLogits(
   return roundRouting(precision, logits);
 }
 
-/** The K experts of largest logit: both scores grow with the logit. NaN comes after every number, ties go to the lower id. */
-export function chooseExperts(logits: Float64Array, topK: number): number[] {
-  const byRank = (a: number, b: number) => {
-    const [za, zb] = [logits[a]!, logits[b]!];
-    const nan = Number(Number.isNaN(za)) - Number(Number.isNaN(zb));
-    return nan || Number(zb > za) - Number(zb < za) || a - b;
-  };
-  return Array.from(logits.keys()).sort(byRank).slice(0, topK);
+/** One token's weights before the expert scale: scale · score / divisor. */
+interface TokenWeights {
+  chosen: number[];
+  scores: Scores;
+  /** What the scores are divided by; it moves with them where it is their sum. */
+  divisor: { value: number; moves: boolean };
+  values: Float64Array;
 }
 
-function softmax(z: Float64Array): Float64Array {
-  const max = z.reduce((a, b) => Math.max(a, b), -Infinity);
-  const exponentials = z.map(value => Math.exp(value - max));
-  const sum = exponentials.reduce((a, b) => a + b, 0);
-  return exponentials.map(value => value / sum);
+function tokenWeights(router: ReferenceRouter, z: Float64Array, chosen: number[]): TokenWeights {
+  const scores = chosenScores(router, z, chosen);
+  const divisor = divisorOf(router, scores.values);
+  const values = scores.values.map(score => ((router.scale ?? 1) * score) / divisor.value);
+  return { chosen, scores, divisor, values };
 }
 
-/** What one token's K scores are made of, for both directions. */
-function chosenScores(router: RouterOptions, logits: Float64Array, chosen: number[]) {
-  const selected = Float64Array.from(chosen, expert => logits[expert]!);
-  if (router.score === 'sigmoid') return { scores: selected.map(z => 1 / (1 + Math.exp(-z))) };
-  if (router.softmaxOver === 'selected') return { scores: softmax(selected) };
-  const probabilities = softmax(logits);
-  return { scores: Float64Array.from(chosen, expert => probabilities[expert]!), probabilities };
-}
-
-/** The number that divides the K scores; `moves` where it depends on them. */
-function divisor(router: RouterOptions, scores: Float64Array): { value: number; moves: boolean } {
+function divisorOf(router: ReferenceRouter, scores: Float64Array): TokenWeights['divisor'] {
   if (!router.normalize) return { value: 1, moves: false };
   const sum = scores.reduce((a, b) => a + b, 0) + (router.normalizeEps ?? 0);
   const least = router.normalizeMin ?? 0;
   return { value: Math.max(sum, least), moves: sum > least };
 }
 
+const expertScaleOf = ({ expertScale }: ReferenceRouter, expert: number) => expertScale?.[expert] ?? 1;
+
 /** Experts and weights of logits [T, E]; with `given` indices [T, K], the weights those experts get. */
 export function referenceRoute(
-  router: RouterOptions,
+  router: ReferenceRouter,
   logits: Float64Array,
   experts: number,
   given?: ArrayLike<number>,
   precision: Precision = FLOAT64,
 ): ReferenceRouting {
-  const { topK, scale = 1 } = router;
+  const { topK } = router;
   const tokens = logits.length / experts;
   const indices = new Int32Array(tokens * topK);
   const weights = new Float64Array(tokens * topK);
   for (let t = 0; t < tokens; t++) {
     const z = logits.subarray(t * experts, (t + 1) * experts);
-    const chosen = given
-      ? Array.from({ length: topK }, (_, k) => given[t * topK + k]!)
-      : chooseExperts(z, topK);
-    const { scores } = chosenScores(router, z, chosen);
-    const by = divisor(router, scores).value;
+    const chosen = given ? takeSlots(given, t, topK) : chooseLargest(selectionValues(router, z), topK);
+    const { values } = tokenWeights(router, z, chosen);
     indices.set(chosen, t * topK);
     weights.set(
-      scores.map(score => (scale * score) / by),
+      values.map((value, k) => value * expertScaleOf(router, chosen[k]!)),
       t * topK,
     );
   }
-  return { indices, weights: roundRouting(precision, weights) };
+  const dropped = droppedSlots(router, indices, experts);
+  for (const [slot, drop] of dropped.entries()) if (drop) weights[slot] = 0;
+  return { indices, weights: roundRouting(precision, weights), dropped };
+}
+
+const takeSlots = (of: ArrayLike<number>, token: number, topK: number) =>
+  Array.from({ length: topK }, (_, k) => of[token * topK + k]!);
+
+/** Every token's weights, with the gradient of what the expert scale left of them; a dropped weight is a constant. */
+function* routedTokens(
+  router: ReferenceRouter,
+  logits: Float64Array,
+  experts: number,
+  indices: ArrayLike<number>,
+  dWeights: Float64Array,
+): Generator<TokenWeights & { token: number; dWeights: Float64Array }> {
+  const { topK } = router;
+  const dropped = droppedSlots(router, indices, experts);
+  for (let token = 0; token < logits.length / experts; token++) {
+    const z = logits.subarray(token * experts, (token + 1) * experts);
+    const weights = tokenWeights(router, z, takeSlots(indices, token, topK));
+    const own = dWeights.subarray(token * topK, (token + 1) * topK);
+    yield { ...weights, token, dWeights: own.map((d, k) => (dropped[token * topK + k] ? 0 : d)) };
+  }
 }
 
 /** The gradient of the logits [T, E], of the gradient of the weights [T, K]; the choice of experts is fixed. */
 export function referenceRouteBackward(
-  router: RouterOptions,
+  router: ReferenceRouter,
   logits: Float64Array,
   experts: number,
   indices: ArrayLike<number>,
   dWeights: Float64Array,
   precision: Precision = FLOAT64,
 ): Float64Array {
-  const { topK } = router;
   const dLogits = new Float64Array(logits.length);
-  for (let t = 0; t < logits.length / experts; t++) {
-    const z = logits.subarray(t * experts, (t + 1) * experts);
-    const chosen = Array.from({ length: topK }, (_, k) => indices[t * topK + k]!);
-    const dToken = tokenBackward(router, z, chosen, dWeights.subarray(t * topK, (t + 1) * topK));
-    dLogits.set(dToken, t * experts);
+  for (const routed of routedTokens(router, logits, experts, indices, dWeights)) {
+    const { token, chosen, scores, divisor } = routed;
+    const dValues = routed.dWeights.map((d, k) => d * expertScaleOf(router, chosen[k]!));
+    const inner = dValues.reduce((sum, d, k) => sum + d * scores.values[k]!, 0);
+    const pull = divisor.moves ? inner / divisor.value : 0;
+    const dScores = dValues.map(d => ((router.scale ?? 1) / divisor.value) * (d - pull));
+    dLogits.set(scores.toLogits(dScores), token * experts);
   }
   return roundRouting(precision, dLogits);
 }
 
-function tokenBackward(router: RouterOptions, z: Float64Array, chosen: number[], dWeights: Float64Array) {
-  const { scores, probabilities } = chosenScores(router, z, chosen);
-  const { value: by, moves } = divisor(router, scores);
-  const inner = (a: Float64Array, b: Float64Array) => a.reduce((sum, value, i) => sum + value * b[i]!, 0);
-  const pull = moves ? inner(dWeights, scores) / by : 0;
-  const dScores = dWeights.map(dWeight => ((router.scale ?? 1) / by) * (dWeight - pull));
-  const dLogits = new Float64Array(z.length);
-  const mean = router.score === 'sigmoid' ? 0 : inner(dScores, scores);
-  if (probabilities) for (const [e, p] of probabilities.entries()) dLogits[e] = -p * mean;
-  for (const [k, expert] of chosen.entries()) {
-    const score = scores[k]!;
-    if (router.score === 'sigmoid') dLogits[expert] = dScores[k]! * score * (1 - score);
-    else dLogits[expert] = score * (dScores[k]! - mean);
+/** The gradient of the expert scale [E], of the gradient of the weights [T, K]. */
+export function referenceExpertScaleBackward(
+  router: ReferenceRouter,
+  logits: Float64Array,
+  experts: number,
+  indices: ArrayLike<number>,
+  dWeights: Float64Array,
+  { round, float32Sums }: Precision = FLOAT64,
+): Float64Array {
+  const dScale = new Float64Array(router.expertScale!.length);
+  for (const routed of routedTokens(router, logits, experts, indices, dWeights)) {
+    for (const [k, expert] of routed.chosen.entries()) {
+      if (expert >= dScale.length) continue;
+      const sum = dScale[expert]! + routed.dWeights[k]! * routed.values[k]!;
+      dScale[expert] = float32Sums ? Math.fround(sum) : sum;
+    }
   }
-  return dLogits;
+  return dScale.map(round);
 }

@@ -1,17 +1,28 @@
 // Reads a golden case: a safetensors file is a header length, a JSON header and the tensors' bytes.
 
 import { readFileSync } from 'node:fs';
-import type { ReferenceConfig } from '../reference/moe.ts';
+import type { LayerConfig } from './layer.ts';
 
 export interface GoldenCase {
-  config: ReferenceConfig;
+  config: LayerConfig;
   /** Every float tensor of the file by name. */
   tensors: { [name: string]: { shape: number[]; values: Float32Array } };
   /** [T, K], ascending by id */
   indices: Int32Array;
 }
 
-export const GOLDEN_CASES = ['mixtral', 'jamba', 'grok1', 'granitemoe'] as const;
+export const GOLDEN_CASES = [
+  'deepseek_v2',
+  'deepseek_v3',
+  'gpt_oss',
+  'granitemoe',
+  'grok1',
+  'jamba',
+  'llama4',
+  'mixtral',
+  'nemotron_h',
+  'switch',
+] as const;
 
 export function readGolden(name: (typeof GOLDEN_CASES)[number]): GoldenCase {
   const file = readFileSync(new URL(`../golden/${name}.safetensors`, import.meta.url));
@@ -27,5 +38,10 @@ export function readGolden(name: (typeof GOLDEN_CASES)[number]): GoldenCase {
     if (dtype === 'I32') indices = new Int32Array(buffer);
     else tensors[tensorName] = { shape, values: new Float32Array(buffer) };
   }
-  return { config: JSON.parse(metadata.case) as ReferenceConfig, tensors, indices };
+  return { config: readNumbers(JSON.parse(metadata.case)) as LayerConfig, tensors, indices };
+}
+
+/** A configuration of the form; JSON has no infinities, so that `"-inf"` stands for one. */
+export function readNumbers(config: unknown): unknown {
+  return JSON.parse(JSON.stringify(config), (_, value) => (value === '-inf' ? -Infinity : value));
 }

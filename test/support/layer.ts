@@ -4,12 +4,10 @@ import {
   type Activation,
   type DeviceName,
   type ExpertName,
-  type Experts,
-  type GivenRouting,
+  type MoeForwardArgs,
   type MoeGradients,
   moeBackward,
   moeForward,
-  type RouterOptions,
   type SaveMode,
   type Tensor,
 } from '../../src/index.ts';
@@ -17,17 +15,19 @@ import { columnsPerOutput } from '../reference/activation.ts';
 import type { ReferenceConfig } from '../reference/moe.ts';
 import { type Float, representable } from './dtypes.ts';
 import { type Random, seeded } from './random.ts';
+import type { RouterVariant } from './routers.ts';
 import { free, upload } from './tensors.ts';
 
-export interface LayerCase {
+/** What the reference needs to know of a layer, and what its shared expert's gate and its router's vectors are. */
+export interface LayerConfig extends Omit<ReferenceConfig, 'router' | 'shared'> {
+  router: RouterVariant;
+  shared?: { intermediate: number; gate?: 'sigmoid' };
+}
+
+export interface LayerCase extends Omit<LayerConfig, 'activation' | 'router'> {
   name?: string;
-  tokens: number;
-  hidden: number;
-  intermediate: number;
-  experts: number;
-  topK: number;
   activation?: Activation;
-  router?: Omit<RouterOptions, 'topK'>;
+  router?: RouterVariant;
   /** The experts of slot (t, k), where they are given instead of routed. */
   given?: (token: number, k: number) => number;
   bias?: boolean;
@@ -39,7 +39,7 @@ export interface LayerCase {
 
 export interface LayerInputs {
   dtype: Float;
-  config: ReferenceConfig;
+  config: LayerConfig;
   parameters: { [name: string]: { shape: number[]; dtype: Float; values: Float32Array } };
   x: Float32Array;
   dy: Float32Array;
@@ -49,50 +49,86 @@ export interface LayerInputs {
   routing?: { indices: Int32Array; weights: Float32Array };
 }
 
+/** E' */
+export const logitsPerToken = ({
+  experts,
+  identityExperts = 0,
+}: Pick<LayerConfig, 'experts' | 'identityExperts'>) => experts + identityExperts;
+
 /** Unit-scale inputs that `dtype` can hold: with fan-in scaled weights, pre-activations are of unit scale too. */
 export function layerInputs(layer: LayerCase, dtype: Float, seed = 1): LayerInputs {
-  const { tokens, hidden, experts, topK, activation = 'swiglu', router = {} } = layer;
+  const { tokens, hidden, topK, activation = 'swiglu', router = {} } = layer;
   const random = seeded(seed);
   const parameters = layerParameters(layer, dtype, random);
   const config = { ...layer, activation, router };
   const x = representable(dtype, random.normals(tokens * hidden));
   const dy = representable(dtype, random.normals(tokens * hidden));
-  if (!layer.given) return { dtype, config, parameters, x, dy, dLogits: random.normals(tokens * experts) };
+  if (!layer.given) {
+    return { dtype, config, parameters, x, dy, dLogits: random.normals(tokens * logitsPerToken(layer)) };
+  }
   const slots = Array.from({ length: tokens * topK }, (_, slot) => slot);
   const indices = Int32Array.from(slots, slot => layer.given!(Math.floor(slot / topK), slot % topK));
   return { dtype, config, parameters, x, dy, routing: { indices, weights: random.normals(tokens * topK) } };
 }
 
 function layerParameters(layer: LayerCase, dtype: Float, random: Random): LayerInputs['parameters'] {
-  const { hidden, intermediate, experts, activation = 'swiglu', wide = false, bias = false } = layer;
+  const { wide = false } = layer;
   const parameters: LayerInputs['parameters'] = {};
-  const add = (name: string, shape: number[], deviation: number) => {
-    const stored = wide && (name.startsWith('router.') || name.endsWith('bias')) ? 'float32' : dtype;
-    const count = shape.reduce((a, b) => a * b);
-    parameters[name] = {
-      shape,
-      dtype: stored,
-      values: representable(stored, random.normals(count, deviation)),
-    };
-  };
-  const gated = columnsPerOutput(activation) === 2;
-  const ups = gated ? (layer.separate ? ['gate', 'up'] : ['gate_up']) : ['up'];
-  const width = ups[0] === 'gate_up' ? 2 * intermediate : intermediate;
-  if (!layer.given) {
-    add('router.weight', [experts, hidden], 1 / Math.sqrt(hidden));
-    if (bias) add('router.bias', [experts], 0.5);
+  for (const [name, { shape, deviation, mean = 0 }] of Object.entries(parameterSpecs(layer))) {
+    const mayBeWide = wide && (name.startsWith('router.') || name.endsWith('bias'));
+    const stored = mayBeWide || name === 'router.selection_bias' ? 'float32' : dtype;
+    const values = random
+      .normals(
+        shape.reduce((a, b) => a * b),
+        deviation,
+      )
+      .map(value => value + mean);
+    parameters[name] = { shape, dtype: stored, values: representable(stored, values) };
   }
-  for (const up of ups) add(`experts.${up}`, [experts, width, hidden], 1 / Math.sqrt(hidden));
-  add('experts.down', [experts, hidden, intermediate], 1 / Math.sqrt(intermediate));
-  if (bias) for (const up of ups) add(`experts.${up}_bias`, [experts, width], 0.5);
-  if (bias) add('experts.down_bias', [experts, hidden], 0.5);
   return parameters;
 }
 
-/** A published name in the API's words: `experts.gate_up_bias` → `gateUpBias`, `router.weight` → `routerWeight`. */
-function apiName(name: string): string {
-  return name.replace('experts.', '').replace(/[_.]([a-z])/g, (_, letter: string) => letter.toUpperCase());
+interface ParameterSpec {
+  shape: number[];
+  deviation: number;
+  mean?: number;
 }
+
+/** Every parameter of a layer, by published name, scaled so that what it makes is of unit scale. */
+export function parameterSpecs(
+  layer: LayerCase,
+  routerBias = layer.bias ?? false,
+): { [name: string]: ParameterSpec } {
+  const { hidden, intermediate, experts, activation = 'swiglu', router = {}, bias = false, shared } = layer;
+  const gated = columnsPerOutput(activation) === 2;
+  const ups = gated ? (layer.separate ? ['gate', 'up'] : ['gate_up']) : ['up'];
+  const width = ups[0] === 'gate_up' ? 2 * intermediate : intermediate;
+  const specs: { [name: string]: ParameterSpec } = {};
+  const matrix = (...shape: number[]) => ({ shape, deviation: 1 / Math.sqrt(shape.at(-1)!) });
+  if (!layer.given) {
+    specs['router.weight'] = matrix(logitsPerToken(layer), hidden);
+    if (routerBias) specs['router.bias'] = { shape: [logitsPerToken(layer)], deviation: 0.5 };
+  }
+  for (const up of ups) specs[`experts.${up}`] = matrix(experts, width, hidden);
+  specs['experts.down'] = matrix(experts, hidden, intermediate);
+  if (bias) for (const up of ups) specs[`experts.${up}_bias`] = { shape: [experts, width], deviation: 0.5 };
+  if (bias) specs['experts.down_bias'] = { shape: [experts, hidden], deviation: 0.5 };
+  if (router.selectionBias) {
+    specs['router.selection_bias'] = { shape: [logitsPerToken(layer)], deviation: 0.3 };
+  }
+  if (router.expertScale) specs['router.expert_scale'] = { shape: [experts], deviation: 0.5, mean: 1 };
+  if (!shared) return specs;
+  if (gated) specs['shared.gate'] = matrix(shared.intermediate, hidden);
+  specs['shared.up'] = matrix(shared.intermediate, hidden);
+  specs['shared.down'] = matrix(hidden, shared.intermediate);
+  if (shared.gate) specs['shared.router'] = matrix(1, hidden);
+  return specs;
+}
+
+const camelCase = (name: string) => name.replace(/[_.]([a-z])/g, (_, letter: string) => letter.toUpperCase());
+
+/** A published name in the API's words: `experts.gate_up_bias` → `gateUpBias`, `router.weight` → `routerWeight`. */
+const apiName = (name: string) => camelCase(name.replace('experts.', ''));
 
 export interface LayerRun {
   y: Tensor;
@@ -113,27 +149,34 @@ export interface RunOptions {
   accumulateInto?: { [name: string]: Tensor };
 }
 
-interface Uploaded {
-  x: Tensor;
-  experts: Experts;
-  router?: RouterOptions & { weight: Tensor; bias?: Tensor };
-  routing?: GivenRouting;
+/** The parameters of one part, `router`, `experts` or `shared`, in the API's words. */
+function partOf(all: { [name: string]: Tensor }, part: string): { [name: string]: Tensor } {
+  const own = Object.entries(all).filter(([name]) => name.startsWith(`${part}.`));
+  return Object.fromEntries(own.map(([name, tensor]) => [camelCase(name.slice(part.length + 1)), tensor]));
 }
 
 /** The arguments of `moeForward` that hold a problem's inputs. */
 export function uploadLayer(
   { config, parameters, x, routing, dtype }: LayerInputs,
   device?: DeviceName,
-): Uploaded {
-  const { tokens, hidden, topK } = config;
+): MoeForwardArgs {
+  const { tokens, hidden, topK, identityExperts } = config;
   const all: { [name: string]: Tensor } = {};
   for (const [name, { values, shape, dtype: stored }] of Object.entries(parameters)) {
     all[name] = upload(values, shape, stored, device);
   }
-  const { 'router.weight': weight, 'router.bias': bias, ...rest } = all;
-  const experts = Object.fromEntries(Object.entries(rest).map(([name, tensor]) => [apiName(name), tensor]));
-  const layer = { x: upload(x, [tokens, hidden], dtype, device), experts: experts as unknown as Experts };
-  if (!routing) return { ...layer, router: { ...config.router, topK, weight: weight!, bias } };
+  const { selectionBias: _, expertScale: __, ...options } = config.router;
+  const { activation, activationLimit, activationAlpha, activationUpShift, applyWeightTo } = config;
+  const layer = {
+    ...{ activation, activationLimit, activationAlpha, activationUpShift, applyWeightTo },
+    x: upload(x, [tokens, hidden], dtype, device),
+    experts: partOf(all, 'experts') as unknown as MoeForwardArgs['experts'],
+    shared: config.shared && (partOf(all, 'shared') as unknown as MoeForwardArgs['shared']),
+  };
+  if (!routing) {
+    const { weight, ...vectors } = partOf(all, 'router');
+    return { ...layer, router: { ...options, topK, identityExperts, weight: weight!, ...vectors } };
+  }
   const indices = upload(routing.indices, [tokens, topK], 'int32', device);
   return {
     ...layer,
@@ -144,31 +187,37 @@ export function uploadLayer(
 /** Forward and backward of a problem through the fused ops. */
 export function runLayer(inputs: LayerInputs, options: RunOptions = {}): LayerRun {
   const { config, dtype } = inputs;
-  const { activation, tokens, hidden, experts } = config;
+  const { tokens, hidden } = config;
   const { device, save = 'activations', accumulateInto = {} } = options;
-  const forward = moeForward({ ...uploadLayer(inputs, device), activation, save });
+  const forward = moeForward({ ...uploadLayer(inputs, device), save });
   const backward = moeBackward({
     dy: upload(inputs.dy, [tokens, hidden], dtype, device),
     saved: forward.saved!,
-    dLogits: inputs.dLogits && upload(inputs.dLogits, [tokens, experts], 'float32', device),
+    dLogits: inputs.dLogits && upload(inputs.dLogits, [tokens, logitsPerToken(config)], 'float32', device),
     accumulateInto: Object.fromEntries(
       Object.entries(accumulateInto).map(([name, into]) => [apiName(name), into]),
     ),
   });
   const { y, routing, saved } = forward;
-  free([saved!.preActivation, saved!.dispatch, 'logits' in routing ? [routing.logits, routing.counts] : []]);
-  const { indices, weights } = routing;
+  const { indices, weights, ...rest } = routing;
+  const { block, shared } = saved!;
+  free([block.preActivation, block.dispatch, shared?.saved, rest]);
   const { dx, dWeights, dLogits } = backward;
   return { y, indices, weights, dx, dWeights, dLogits, gradients: byPublishedName(inputs, backward) };
 }
 
 function byPublishedName({ parameters }: LayerInputs, backward: MoeGradients): LayerRun['gradients'] {
-  const { dRouterWeight, dRouterBias, experts } = backward;
+  const { dRouterWeight, dRouterBias, dRouterExpertScale, experts, shared } = backward;
+  const found: { [name: string]: Tensor | undefined } = {
+    'router.weight': dRouterWeight,
+    'router.bias': dRouterBias,
+    'router.expert_scale': dRouterExpertScale,
+    ...Object.fromEntries(Object.entries(shared ?? {}).map(([name, value]) => [`shared.${name}`, value])),
+  };
   const gradients: LayerRun['gradients'] = {};
   for (const name of Object.keys(parameters)) {
-    if (name === 'router.weight') gradients[name] = dRouterWeight!;
-    else if (name === 'router.bias') gradients[name] = dRouterBias!;
-    else gradients[name] = experts[apiName(name) as ExpertName]!;
+    if (name === 'router.selection_bias') continue;
+    gradients[name] = found[name] ?? experts[apiName(name) as ExpertName]!;
   }
   return gradients;
 }

@@ -1,7 +1,8 @@
 // Small golden cases whose numbers come from the float64 reference.
 
-import { columnsPerOutput } from '../../reference/activation.ts';
-import { type ReferenceConfig, referenceMoe } from '../../reference/moe.ts';
+import { referenceMoe } from '../../reference/moe.ts';
+import { readNumbers } from '../../support/golden.ts';
+import { type LayerConfig, parameterSpecs } from '../../support/layer.ts';
 import { type FileTensor, type FileTensors, safetensors } from './safetensors.ts';
 
 /** The JSON text of a case: any key of the form, or of none. */
@@ -22,22 +23,11 @@ interface Layout {
 
 /** The tensors of a case that the reference can compute. */
 export function goldenTensors(config: CaseConfig = CONFIG, { apart = false }: Layout = {}): FileTensors {
-  const { bias: routerBias, ...router } = config.router as { bias?: boolean };
-  const layer = { ...config, router } as unknown as ReferenceConfig;
-  const { tokens, hidden, intermediate, experts, topK, activation } = layer;
-  const gated = columnsPerOutput(activation) === 2;
-  const ups = !gated ? ['up'] : apart ? ['gate', 'up'] : ['gate_up'];
-  const width = ups[0] === 'gate_up' ? 2 * intermediate : intermediate;
-  const shapes: Record<string, number[]> = {
-    'router.weight': [experts, hidden],
-    'experts.down': [experts, hidden, intermediate],
-  };
-  if (routerBias) shapes['router.bias'] = [experts];
-  if (config.bias) shapes['experts.down_bias'] = [experts, hidden];
-  for (const up of ups) {
-    shapes[`experts.${up}`] = [experts, width, hidden];
-    if (config.bias) shapes[`experts.${up}_bias`] = [experts, width];
-  }
+  const { bias: routerBias } = config.router as { bias?: boolean };
+  const layer = readNumbers(config) as LayerConfig & { bias?: boolean };
+  const { tokens, hidden, topK } = layer;
+  const specs = Object.entries(parameterSpecs({ ...layer, separate: apart }, routerBias ?? false));
+  const shapes = Object.fromEntries(specs.map(([name, { shape }]) => [name, shape]));
   const parameters: FileTensors = {};
   for (const [i, [name, shape]] of Object.entries(shapes).entries())
     parameters[name] = randomTensor(shape, i + 3);

@@ -4,7 +4,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <map>
 #include <new>
+#include <vector>
 
 namespace moe::test {
 namespace {
@@ -12,23 +14,41 @@ namespace {
 constexpr size_t kGuardBytes = 256;
 constexpr unsigned char kFill = 0xff;
 
+// Mappings by size, kept because there are hundreds of thousands of arrays, all on one thread.
+std::map<size_t, std::vector<char*>> free_pages;
+
+size_t page() {
+  static const auto bytes = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return bytes;
+}
+
+// So many bytes of whole pages, and one that faults after them.
+char* take(size_t bytes) {
+  std::vector<char*>& free = free_pages[bytes];
+  if (!free.empty()) {
+    char* pages = free.back();
+    free.pop_back();
+    return pages;
+  }
+  void* memory = mmap(nullptr, bytes + page(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  auto* pages = static_cast<char*>(memory);
+  if (mprotect(pages + bytes, page(), PROT_NONE) != 0) throw std::bad_alloc();
+  return pages;
+}
+
 }  // namespace
 
 Array::Array(DType dtype, int64_t count) : dtype_(dtype), count_(count) {
-  static const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   const size_t bytes = static_cast<size_t>(count) * bytes_of(dtype);
-  page_bytes_ = (bytes + kGuardBytes + page - 1) / page * page;
-  void* memory =
-      mmap(nullptr, page_bytes_ + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) throw std::bad_alloc();
-  pages_ = static_cast<char*>(memory);
+  page_bytes_ = (bytes + kGuardBytes + page() - 1) / page() * page();
+  pages_ = take(page_bytes_);
   data_ = pages_ + page_bytes_ - bytes;
   std::memset(data_ - kGuardBytes, kFill, bytes + kGuardBytes);
-  if (mprotect(pages_ + page_bytes_, page, PROT_NONE) != 0) throw std::bad_alloc();
 }
 
 Array::~Array() {
-  munmap(pages_, page_bytes_ + static_cast<size_t>(sysconf(_SC_PAGESIZE)));
+  free_pages[page_bytes_].push_back(pages_);
 }
 
 bool Array::guard_untouched() const {

@@ -1,5 +1,5 @@
-// Elements of a dtype in memory that shows what a kernel must not do: all start as NaN, a guard lies before them, and
-// after the last byte comes a page that faults on any access.
+// Elements of a dtype in memory that shows what a kernel must not do: all start as NaN, a guard lies before
+// them, and after the last byte comes a page that faults on any access.
 #pragma once
 
 #include <cstring>
@@ -12,7 +12,8 @@
 namespace moe::test {
 
 using Random = std::mt19937;
-inline constexpr std::initializer_list<DType> kFloatDTypes = {DType::float32, DType::bfloat16, DType::float16};
+inline constexpr std::initializer_list<DType> kFloatDTypes = {DType::float32, DType::bfloat16,
+                                                              DType::float16};
 
 class Array {
  public:

@@ -12,12 +12,13 @@
 
 namespace moe::test {
 
-// Collects ‖got - want‖ / ‖want‖ over elements of unit scale.
-class Error2 {
+// Collects ‖got - want‖ / ‖want‖ over elements of unit scale. `size` replaces |want| where terms cancel.
+class RelativeError {
  public:
-  void add(double got, double want) {
+  void add(double got, double want) { add(got, want, want); }
+  void add(double got, double want, double size) {
     error_ += (got - want) * (got - want);
-    scale_ += want * want;
+    scale_ += size * size;
   }
   // False for NaN. Zeros must be exact.
   bool within(double bound) const { return std::sqrt(error_) <= bound * std::sqrt(scale_); }
@@ -31,9 +32,9 @@ class Error2 {
 inline double bound_of(DType dtype) {
   switch (dtype) {
     case DType::bfloat16:
-      return 0x1p-9 + 1e-6;
+      return 0x1p-8 + 1e-6;
     case DType::float16:
-      return 0x1p-12 + 1e-6;
+      return 0x1p-11 + 1e-6;
     default:
       return 1e-6;
   }
@@ -62,7 +63,7 @@ inline std::string written_outside(const Matrix& matrix) {
 // Checks a matrix against want(row, column) and that nothing beside it was written.
 template <class Want>
 void check_close(const Matrix& got, Want want, double bound) {
-  Error2 error;
+  RelativeError error;
   for (int64_t row = 0; row < got.rows; ++row) {
     for (int64_t column = 0; column < got.columns; ++column)
       error.add(got.array[row * got.stride + column], want(row, column));

@@ -35,7 +35,8 @@ inline uint16_t encode(double x, const Format& format) {
   const int sign = std::signbit(x) ? 0x8000 : 0;
   if (std::isinf(x)) return static_cast<uint16_t>(sign | format.infinity());
   const double magnitude = std::fabs(x);
-  const int exponent = magnitude > 0 ? std::max(std::ilogb(magnitude), format.min_exponent) : format.min_exponent;
+  const int exponent =
+      magnitude > 0 ? std::max(std::ilogb(magnitude), format.min_exponent) : format.min_exponent;
   const double significand = std::nearbyint(std::ldexp(magnitude, format.fraction_bits - exponent));
   // Bits count the representable numbers below: a whole binade's for each exponent.
   const int64_t bits =

@@ -1,0 +1,86 @@
+// Experts over one dispatch, forward and backward: what the routed experts and the shared expert of a layer have in common.
+
+import { isGated, nativeActivation, type ResolvedActivation } from '../activation.ts';
+import { checkOptionalTensor, checkSameDevice, checkTensor } from '../check.ts';
+import type { FloatDType } from '../dtype.ts';
+import { empty, type Tensor } from '../tensor.ts';
+import { enqueue } from './call.ts';
+import { checkExperts, EXPERT_NAMES, type ExpertDims, type ExpertName, type Experts } from './experts.ts';
+import { gradient } from './gradient.ts';
+import { checkDispatch, type Dispatch } from './permute.ts';
+
+export interface ExpertBlock {
+  /** [T, H] */
+  readonly x: Tensor;
+  readonly experts: Experts;
+  readonly activation: ResolvedActivation;
+  /** The routing weight multiplies the experts' input instead of their output. */
+  readonly weightOnInput: boolean;
+  readonly dispatch: Dispatch;
+  /** float32 [T, K] */
+  readonly weights: Tensor;
+  /** [R, I] or, gated, [R, 2I]; to be written by the forward pass, where asked, and read by the backward pass, where present */
+  readonly preActivation: Tensor | undefined;
+}
+
+/** Gradients of experts, name for name. */
+export type ExpertGradients = { [name in ExpertName]?: Tensor };
+
+/** Columns of the pre-activation rows. */
+export function preActivationWidth(activation: ResolvedActivation, intermediate: number): number {
+  return isGated(activation.activation) ? 2 * intermediate : intermediate;
+}
+
+/** y (+)= Σ_k weights[t, k] · expert(x[t]). */
+export function blockForward(block: ExpertBlock, y: Tensor, accumulateY: boolean): void {
+  const { x, experts, activation, weightOnInput, dispatch, weights, preActivation } = block;
+  enqueue('expertsForward', {
+    ...{ x, ...dispatch, weights, ...experts, y, preActivation, weightOnInput, accumulateY },
+    ...nativeActivation(activation),
+  });
+}
+
+/** Everything the backward pass needs is alive and fits together. */
+export function checkBlock(name: string, block: ExpertBlock): ExpertDims {
+  const { x, experts, activation, dispatch, preActivation } = block;
+  const dims = checkExperts(experts, activation.activation, x.dtype as FloatDType, x.shape[1]!);
+  const { rows, tokens, topK } = checkDispatch(`${name}.dispatch`, dispatch);
+  checkTensor(`${name}.routing.weights`, block.weights, { dtype: 'float32', shape: [tokens, topK] });
+  const width = preActivationWidth(activation, dims.intermediate);
+  checkOptionalTensor(`${name}.preActivation`, preActivation, { dtype: x.dtype, shape: [rows, width] });
+  checkSameDevice({ x, weights: block.weights, preActivation, ...experts });
+  return dims;
+}
+
+export interface BlockBackward {
+  dy: Tensor;
+  dx: Tensor;
+  accumulateDx: boolean;
+  /** Gradients to add to, checked already; others are made anew. */
+  into: ExpertGradients;
+}
+
+/** The gradients of {@link blockForward}: dx in place, those of the weights and of the experts returned. */
+export function blockBackward(
+  own: (tensor: Tensor) => Tensor,
+  block: ExpertBlock,
+  { dy, dx, accumulateDx, into }: BlockBackward,
+): { dWeights: Tensor; gradients: ExpertGradients } {
+  const { x, experts, activation, weightOnInput, dispatch, weights, preActivation } = block;
+  const dWeights = own(empty(weights.shape));
+  const gradients: ExpertGradients = {};
+  const gradientArgs: Record<string, Tensor | boolean> = {};
+  for (const name of EXPERT_NAMES) {
+    const target = gradient(own, `accumulateInto.${name}`, experts[name], into[name]);
+    if (target === undefined) continue;
+    gradients[name] = target;
+    const argument = `D${name[0]!.toUpperCase()}${name.slice(1)}`;
+    gradientArgs[`d${argument.slice(1)}`] = target;
+    gradientArgs[`accumulate${argument}`] = into[name] !== undefined;
+  }
+  enqueue('expertsBackward', {
+    ...{ dy, x, ...dispatch, weights, ...experts, preActivation, dx, dWeights, ...gradientArgs },
+    ...{ weightOnInput, accumulateDx, ...nativeActivation(activation) },
+  });
+  return { dWeights, gradients };
+}

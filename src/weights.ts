@@ -1,0 +1,101 @@
+// Weights from disk: one MoE layer of a published checkpoint, in the names and layouts it is published with.
+
+import { checkInteger, checkKeys, checkOneOf } from './check.ts';
+import { checkDType, DTYPES, type FloatDType } from './dtype.ts';
+import { MoeError } from './errors.ts';
+import { MoELayer, type NamedTensors } from './layer.ts';
+import { parameterShapes, resolveConfig } from './layer-config.ts';
+import type { Preset } from './presets.ts';
+import { type DeviceName, elementCount, type Tensor, tensor } from './tensor.ts';
+import { Checkpoint } from './weights/checkpoint.ts';
+import { SCHEMES, type SchemeName } from './weights/naming.ts';
+import { findNaming, type ParameterPlan, planLayer } from './weights/plan.ts';
+import { type FloatArray, readBlock } from './weights/read-block.ts';
+
+export interface LoadExpertsOptions {
+  /** Number of the model's layer, as in the tensors' names: from 0, dense layers counted. */
+  layer: number;
+  /** dtype of the layer. Default: the preset's, or that of the experts on disk. */
+  dtype?: FloatDType;
+  /** Default: the preset's, or `cpu`. */
+  device?: DeviceName;
+  /** Needed only where the files hold this layer under several names: Switch's encoder and decoder. */
+  naming?: SchemeName;
+}
+
+/**
+ * Loads one MoE layer of a model from safetensors files: its router, experts and shared expert.
+ *
+ * Tensors are found under the names that models are published with, recognised by the router's, whatever the preset is
+ * called. Only this layer's bytes are read, matrix by matrix, straight into the memory that the layer then owns. Experts
+ * become the layer's dtype; the router and the biases stay float32 where they are stored in another.
+ * @param files a safetensors file, several of them, or an index (`model.safetensors.index.json`) beside its shards
+ * @throws MoeError ERR_INVALID_ARGUMENT; ERR_FILE for a file or tensor that is missing, broken, or not what the
+ *   configuration needs, naming the file, the tensor, what was expected and what came; ERR_UNSUPPORTED for MXFP4 experts;
+ *   ERR_OUT_OF_MEMORY
+ */
+export async function loadExperts(
+  files: string | readonly string[],
+  preset: Preset,
+  options: LoadExpertsOptions,
+): Promise<MoELayer> {
+  checkKeys('options', options, ['layer', 'dtype', 'device', 'naming']);
+  const layer = checkInteger('options.layer', options.layer, 0);
+  if (options.dtype !== undefined) checkDType('options.dtype', options.dtype);
+  const given = { ...preset, dtype: options.dtype ?? preset.dtype, device: options.device ?? preset.device };
+  const config = resolveConfig(given);
+  await using checkpoint = await Checkpoint.open(files);
+  const naming = checkNaming(options.naming) ?? findNaming(checkpoint, layer);
+  const plans = await planLayer({ checkpoint, layer, naming }, parameterShapes(config, true), config.experts);
+  const dtype = given.dtype ?? plans.find(({ name }) => name === 'experts.down')!.blocks[0]!.dtype;
+  return await loadLayer({ ...given, dtype }, plans, dtype);
+}
+
+function checkNaming(naming: unknown): SchemeName | undefined {
+  if (naming === undefined) return undefined;
+  return checkOneOf('options.naming', naming, Object.keys(SCHEMES) as SchemeName[]);
+}
+
+async function loadLayer(
+  config: Preset,
+  plans: readonly ParameterPlan[],
+  dtype: FloatDType,
+): Promise<MoELayer> {
+  const weights: NamedTensors = {};
+  try {
+    for (const plan of plans) weights[plan.name] = await loadParameter(plan, dtype, config.device);
+    return new MoELayer(config, { weights });
+  } catch (error) {
+    for (const weight of Object.values(weights)) weight.dispose();
+    throw error;
+  }
+}
+
+async function loadParameter(
+  { name, shape, blocks }: ParameterPlan,
+  layerDType: FloatDType,
+  device: DeviceName | undefined,
+): Promise<Tensor> {
+  const same = blocks.every(block => block.dtype === layerDType);
+  const dtype = mayBeWide(name) && (!same || name === 'router.selection_bias') ? 'float32' : layerDType;
+  const array = allocate(name, shape, dtype);
+  for (const block of blocks) await readBlock(block, array, dtype);
+  return tensor(array, shape, { dtype, device, copy: device !== undefined && device !== 'cpu' });
+}
+
+/** What a layer takes in float32 beside its own dtype. */
+function mayBeWide(name: string): boolean {
+  return name.startsWith('router.') || name.endsWith('_bias');
+}
+
+function allocate(name: string, shape: readonly number[], dtype: FloatDType): FloatArray {
+  const { array, bytes } = DTYPES[dtype];
+  const size = elementCount(shape);
+  try {
+    return new array(size) as FloatArray;
+  } catch (cause) {
+    throw new MoeError('ERR_OUT_OF_MEMORY', `${name}: ${size * bytes} bytes could not be allocated`, {
+      cause,
+    });
+  }
+}

@@ -1,0 +1,155 @@
+// Layers loaded from checkpoints in the names and layouts of every model: the bits of each parameter, and a forward pass.
+
+import { describe, expect, test } from 'vitest';
+import {
+  loadExperts,
+  MoELayer,
+  type NamedTensors,
+  type Preset,
+  type Tensor,
+  tensor,
+} from '../../src/index.ts';
+import { temporaryFiles } from '../cli/support/safetensors.ts';
+import { expectSameBytes } from '../support/compare.ts';
+import { decode, encode, type Float } from '../support/dtypes.ts';
+import { seeded } from '../support/random.ts';
+import { PRESET_NAMES, shrunk } from '../support/shrunk.ts';
+import { download, downloadBytes, upload } from '../support/tensors.ts';
+import {
+  checkpointFile,
+  type Matrices,
+  PUBLISHED,
+  randomParameters,
+  switchDecoder,
+  switchEncoder,
+} from './support/published.ts';
+
+const { folder, write } = temporaryFiles();
+const DTYPES: Float[] = ['float32', 'bfloat16', 'float16'];
+const TOKENS = 11;
+
+/** May stay float32 in a layer of another dtype. */
+const wide = (name: string) => name.startsWith('router.') || name.endsWith('_bias');
+
+function expectedDType(name: string, file: Float, layer: Float): Float {
+  return name === 'router.selection_bias' || (wide(name) && file !== layer) ? 'float32' : layer;
+}
+
+/** The layer that the loaded one must equal, made of the same stored values. */
+function directLayer(config: Preset, parameters: Matrices, file: Float): MoELayer {
+  const dtype = config.dtype!;
+  const weights: NamedTensors = {};
+  for (const [name, { shape, values }] of Object.entries(parameters)) {
+    const kept = expectedDType(name, file, dtype);
+    weights[name] = tensor(encode(kept, decode(file, encode(file, values))), shape, { dtype: kept });
+  }
+  return new MoELayer(config, { weights });
+}
+
+function expectSameLayer(loaded: MoELayer, direct: MoELayer): void {
+  expect(Object.keys(loaded.parameters).sort()).toEqual(Object.keys(direct.parameters).sort());
+  for (const [name, parameter] of Object.entries(direct.parameters)) {
+    const found = loaded.parameters[name]!;
+    expect([name, found.dtype, ...found.shape]).toEqual([name, parameter.dtype, ...parameter.shape]);
+    expectSameBytes(name, bytesOf(found), bytesOf(parameter));
+  }
+  expect(loaded.config).toEqual(direct.config);
+  const { hidden, dtype } = direct.config;
+  const x = upload(seeded(5).normals(TOKENS * hidden), [TOKENS, hidden], dtype);
+  const expected = direct.forward(x);
+  expectSameBytes('y', downloadBytes(loaded.forward(x)), bytesOf(expected));
+  const y = download(expected);
+  expect(y.some(value => value !== 0) && y.every(Number.isFinite)).toBe(true);
+}
+
+function bytesOf(tensor: Tensor): Buffer {
+  const { buffer, byteOffset, byteLength } = tensor.dataSync();
+  return Buffer.from(buffer, byteOffset, byteLength);
+}
+
+describe.each(PRESET_NAMES)('%s', name => {
+  const config = shrunk(name);
+  const publish = PUBLISHED[name];
+  const parameters = randomParameters(config, 1);
+  const layers = { ...publish(randomParameters(config, 2), 2), ...publish(parameters, 3) };
+
+  test('in one file', async () => {
+    const path = write(`${name}.safetensors`, checkpointFile(layers, 'bfloat16'));
+    using loaded = await loadExperts(path, config, { layer: 3 });
+    using direct = directLayer({ ...config, dtype: 'bfloat16' }, parameters, 'bfloat16');
+    expectSameLayer(loaded, direct);
+  });
+
+  test('in shards, of which only the needed ones are there', async () => {
+    const shards: Matrices[] = [{}, {}, {}];
+    const weightMap: { [tensor: string]: string } = { 'elsewhere.weight': `${name}-4.safetensors` };
+    for (const [i, [tensor, matrix]] of Object.entries(layers).entries()) {
+      shards[i % 3]![tensor] = matrix;
+      weightMap[tensor] = `${name}-${i % 3}.safetensors`;
+    }
+    for (const [i, shard] of shards.entries())
+      write(`${name}-${i}.safetensors`, checkpointFile(shard, 'float32'));
+    const index = { metadata: { total_size: 0 }, weight_map: weightMap };
+    const path = write(`${name}.safetensors.index.json`, Buffer.from(JSON.stringify(index)));
+    using direct = directLayer({ ...config, dtype: 'float32' }, parameters, 'float32');
+    using indexed = await loadExperts(path, config, { layer: 3 });
+    expectSameLayer(indexed, direct);
+    const paths = [0, 1, 2].map(i => `${folder}/${name}-${i}.safetensors`);
+    using listed = await loadExperts(paths, config, { layer: 3 });
+    expectSameLayer(listed, direct);
+  });
+});
+
+describe.each(['mixtral8x7b', 'deepseekV3', 'gptOss20b'] as const)('%s from and to every dtype', name => {
+  const config = shrunk(name);
+  const parameters = randomParameters(config, 7);
+
+  test.each(DTYPES.flatMap(file => DTYPES.map(dtype => ({ file, dtype }))))(
+    '$file on disk, a layer of $dtype',
+    async ({ file, dtype }) => {
+      const path = write(`${name}-${file}.safetensors`, checkpointFile(PUBLISHED[name](parameters, 0), file));
+      using loaded = await loadExperts(path, config, { layer: 0, dtype });
+      using direct = directLayer({ ...config, dtype }, parameters, file);
+      expectSameLayer(loaded, direct);
+    },
+  );
+
+  test('the dtype of the preset', async () => {
+    const path = write(
+      `${name}-preset.safetensors`,
+      checkpointFile(PUBLISHED[name](parameters, 0), 'bfloat16'),
+    );
+    using loaded = await loadExperts(path, { ...config, dtype: 'float32' }, { layer: 0 });
+    expect(loaded.config.dtype).toBe('float32');
+  });
+});
+
+test('matrices longer than a strip, transposed and interleaved', async () => {
+  const config = shrunk('gptOss20b', { hidden: 400, intermediate: 700, experts: 2, topK: 1 });
+  const parameters = randomParameters(config, 3);
+  const path = write('long.safetensors', checkpointFile(PUBLISHED.gptOss20b(parameters, 0), 'float32'));
+  for (const dtype of DTYPES) {
+    using loaded = await loadExperts(path, config, { layer: 0, dtype });
+    using direct = directLayer({ ...config, dtype }, parameters, 'float32');
+    expectSameLayer(loaded, direct);
+  }
+});
+
+test('Switch: the encoder’s layer or the decoder’s, as asked', async () => {
+  const config = shrunk('switchBase128');
+  const [encoder, decoder] = [randomParameters(config, 1), randomParameters(config, 2)];
+  const both = { ...switchEncoder(encoder, 1), ...switchDecoder(decoder, 1) };
+  const path = write('switch.safetensors', checkpointFile(both, 'float32'));
+  for (const [naming, parameters] of [
+    ['switchEncoder', encoder],
+    ['switchDecoder', decoder],
+  ] as const) {
+    using loaded = await loadExperts(path, config, { layer: 1, naming });
+    using direct = directLayer({ ...config, dtype: 'float32' }, parameters, 'float32');
+    expectSameLayer(loaded, direct);
+  }
+  await expect(loadExperts(path, config, { layer: 1 })).rejects.toMatchObject({
+    code: 'ERR_INVALID_ARGUMENT',
+    message: `options.naming: expected one of switchEncoder, switchDecoder, for ${path} holds layer 1 of each, got undefined`,
+  });
+});
