@@ -1,11 +1,11 @@
 // Golden cases: a small layer in a safetensors file, its configuration in `__metadata__.case`, with the output, routing
 // and gradients that another implementation computed. What this package cannot run is refused by name, never guessed.
 
-import { ACTIVATIONS, resolveActivation } from './activation.ts';
+import { ACTIVATIONS } from './activation.ts';
 import { describe } from './dtype.ts';
 import { badArgument, type ErrorCode, MoeError } from './errors.ts';
-import { type MoELayerConfig, parameterShapes } from './layer-config.ts';
-import { DROP_POLICIES, GROUP_SCORES, resolveRouter, SCORES, SOFTMAX_OVER } from './router.ts';
+import { type MoELayerConfig, parameterShapes, resolveConfig } from './layer-config.ts';
+import { DROP_POLICIES, GROUP_SCORES, SCORES, SOFTMAX_OVER } from './router.ts';
 import { type SafetensorsArray, SafetensorsFile } from './safetensors.ts';
 import { parseStrictJson } from './strict-json.ts';
 
@@ -166,11 +166,9 @@ function parseCase(json: string | undefined): { name?: string; tokens: number; c
     throw badArgument('ERR_UNSUPPORTED', CASE, 'only what is supported', got);
   }
   const { name, source, tokens, identityExperts = 0, bias = false, ...rest } = complete(layer);
-  const { bias: routerBias, selectionBias, expertScale, ...options } = rest.router;
-  const router = { ...options, topK: rest.topK, identityExperts };
-  resolveRouter(`${CASE}.router`, router, rest.experts + identityExperts);
-  resolveActivation(`${CASE}.`, rest, rest.activation);
-  return { name, tokens, config: { ...rest, identityExperts, bias } };
+  const config: GoldenConfig = { ...rest, identityExperts, bias };
+  resolveConfig(config, CASE);
+  return { name, tokens, config };
 }
 
 /** Everything that the form gives no default: what a case leaves out is not guessed. */

@@ -70,57 +70,54 @@ const ROUTER_OPTION_KEYS = ROUTER_KEYS.filter(key => key !== 'topK' && key !== '
 
 /**
  * Checks a configuration and fills in its defaults.
+ * @param name what messages call it
  * @throws MoeError ERR_INVALID_ARGUMENT, ERR_DTYPE, ERR_UNSUPPORTED for a device that is not there
  */
-export function resolveConfig(config: MoELayerConfig): ResolvedConfig {
-  checkKeys('config', config, KEYS);
-  const experts = checkInteger('config.experts', config.experts, 1);
-  const identityExperts = checkInteger('config.identityExperts', config.identityExperts ?? 0, 0);
-  const topK = checkInteger('config.topK', config.topK, 1, experts + identityExperts);
-  const dtype = checkDType('config.dtype', config.dtype ?? 'float32');
+export function resolveConfig(config: MoELayerConfig, name = 'config'): ResolvedConfig {
+  checkKeys(name, config, KEYS);
+  const experts = checkInteger(`${name}.experts`, config.experts, 1);
+  const identityExperts = checkInteger(`${name}.identityExperts`, config.identityExperts ?? 0, 0);
+  const topK = checkInteger(`${name}.topK`, config.topK, 1, experts + identityExperts);
+  const dtype = checkDType(`${name}.dtype`, config.dtype ?? 'float32');
   if (dtype === 'int32') {
-    throw badArgument('ERR_DTYPE', 'config.dtype', `one of ${FLOAT_DTYPES.join(', ')}`, dtype);
+    throw badArgument('ERR_DTYPE', `${name}.dtype`, `one of ${FLOAT_DTYPES.join(', ')}`, dtype);
   }
-  checkDevice('config.device', config.device);
+  checkDevice(`${name}.device`, config.device);
   const given = Object.fromEntries(ACTIVATION_KEYS.map(key => [key, config[key]])) as ActivationOptions;
-  const { activation } = resolveActivation('config.', given, 'swiglu');
+  const { activation } = resolveActivation(`${name}.`, given, 'swiglu');
   const applyWeightTo = config.applyWeightTo ?? 'output';
   return Object.freeze({
-    hidden: checkInteger('config.hidden', config.hidden, 1),
-    intermediate: checkInteger('config.intermediate', config.intermediate, 1),
+    hidden: checkInteger(`${name}.hidden`, config.hidden, 1),
+    intermediate: checkInteger(`${name}.intermediate`, config.intermediate, 1),
     experts,
     topK,
     identityExperts,
-    router: resolveLayerRouter(config.router ?? {}, topK, experts, identityExperts),
+    router: resolveLayerRouter(`${name}.router`, config.router ?? {}, topK, experts, identityExperts),
     ...given,
     activation,
-    bias: checkBoolean('config.bias', config.bias ?? false),
-    applyWeightTo: checkOneOf('config.applyWeightTo', applyWeightTo, WEIGHT_SIDES),
-    shared: config.shared === undefined ? undefined : resolveShared(config.shared),
+    bias: checkBoolean(`${name}.bias`, config.bias ?? false),
+    applyWeightTo: checkOneOf(`${name}.applyWeightTo`, applyWeightTo, WEIGHT_SIDES),
+    shared: config.shared === undefined ? undefined : resolveShared(`${name}.shared`, config.shared),
     dtype,
     device: config.device ?? 'cpu',
   });
 }
 
 function resolveLayerRouter(
+  name: string,
   router: LayerRouter,
   topK: number,
   experts: number,
   identityExperts: number,
 ): ResolvedConfig['router'] {
-  checkKeys('config.router', router, [...ROUTER_OPTION_KEYS, ...PARAMETER_FLAGS]);
+  checkKeys(name, router, [...ROUTER_OPTION_KEYS, ...PARAMETER_FLAGS]);
   const { bias, selectionBias, expertScale, ...rest } = router;
   const options: RouterOptions = { ...rest, topK, identityExperts };
-  const { score } = resolveRouter('config.router', options, experts + identityExperts);
+  const { score } = resolveRouter(name, options, experts + identityExperts);
   const flags = { bias, selectionBias, expertScale };
-  for (const name of PARAMETER_FLAGS) checkBoolean(`config.router.${name}`, flags[name] ?? false);
+  for (const flag of PARAMETER_FLAGS) checkBoolean(`${name}.${flag}`, flags[flag] ?? false);
   if (score === 'sparsemixer' && selectionBias) {
-    throw badArgument(
-      'ERR_INVALID_ARGUMENT',
-      'config.router.selectionBias',
-      'false with sparsemixer',
-      'true',
-    );
+    throw badArgument('ERR_INVALID_ARGUMENT', `${name}.selectionBias`, 'false with sparsemixer', 'true');
   }
   return {
     ...options,
@@ -130,10 +127,13 @@ function resolveLayerRouter(
   };
 }
 
-function resolveShared(shared: NonNullable<MoELayerConfig['shared']>): NonNullable<ResolvedConfig['shared']> {
-  checkKeys('config.shared', shared, ['intermediate', 'gate']);
-  if (shared.gate !== undefined) checkOneOf('config.shared.gate', shared.gate, ['sigmoid']);
-  const intermediate = checkInteger('config.shared.intermediate', shared.intermediate, 1);
+function resolveShared(
+  name: string,
+  shared: NonNullable<MoELayerConfig['shared']>,
+): NonNullable<ResolvedConfig['shared']> {
+  checkKeys(name, shared, ['intermediate', 'gate']);
+  if (shared.gate !== undefined) checkOneOf(`${name}.gate`, shared.gate, ['sigmoid']);
+  const intermediate = checkInteger(`${name}.intermediate`, shared.intermediate, 1);
   return { intermediate, ...(shared.gate && { gate: shared.gate }) };
 }
 

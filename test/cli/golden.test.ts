@@ -157,7 +157,7 @@ describe('configurations that are not of the form', () => {
       withLayer({ intermediate: 2 ** 31 }),
     ],
     ['case.topK: expected a number, got null', withLayer({ topK: null })],
-    ['case.router.topK: expected an integer from 1 to 5, got 6', withLayer({ topK: 6 })],
+    ['case.topK: expected an integer from 1 to 5, got 6', withLayer({ topK: 6 })],
     ['case.activation: expected a string, got 3', withLayer({ activation: 3 })],
     ['case.bias: expected a boolean, got "yes"', withLayer({ bias: 'yes' })],
     ['case.name: expected a string, got an object (Object)', withLayer({ name: {} })],
@@ -185,6 +185,10 @@ describe('configurations that are not of the form', () => {
     [
       'case.router.topK: expected 2 with sparsemixer, got 1',
       { ...withRouter({ score: 'sparsemixer', softmaxOver: undefined, jitterEps: 0.01 }), topK: 1 },
+    ],
+    [
+      'case.router.selectionBias: expected false with sparsemixer, got true',
+      withRouter({ score: 'sparsemixer', softmaxOver: undefined, jitterEps: 0.01, selectionBias: true }),
     ],
     ['case.router.selectionBias: expected a boolean, got 0.5', withRouter({ selectionBias: 0.5 })],
     ['case.router.expertScale: expected a boolean, got []', withRouter({ expertScale: [] })],

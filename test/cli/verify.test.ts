@@ -76,7 +76,7 @@ describe.each(DTYPES)('%s', dtype => {
   });
 
   test.each<CaseConfig>([
-    ...LAYERS.filter(({ given }) => !given).map(({ separate: _, ...layer }) => ({
+    ...LAYERS.filter(({ given }) => !given).map(({ separate, ...layer }) => ({
       ...SIX_EXPERTS,
       ...layer,
     })),

@@ -1,7 +1,7 @@
 // The router against the reference: every option forward and backward, fused logits, and logits that are hard to rank.
 
 import { describe, expect, test } from 'vitest';
-import { type RouterOptions, route, routeBackward } from '../../src/index.ts';
+import { type RouteArgs, type RouterOptions, route, routeBackward } from '../../src/index.ts';
 import { chooseLargest } from '../reference/choice.ts';
 import { referenceDgrad, referenceWgrad } from '../reference/grouped-matmul.ts';
 import { referenceLogits, referenceRoute } from '../reference/route.ts';
@@ -38,7 +38,7 @@ describe.each(DEVICES)('routing of given logits on %s', device => {
     for (const size of sizes) expectRoute(router, size, device);
   });
 
-  const ranked = (logits: number[], options: RouterOptions) => {
+  const ranked = (logits: number[], options: RouterOptions & Pick<RouteArgs, 'selectionBias'>) => {
     const tensor = upload(logits, [1, logits.length], 'float32', device);
     return download(route({ ...options, logits: tensor }));
   };
@@ -82,6 +82,24 @@ describe.each(DEVICES)('routing of given logits on %s', device => {
       }
     }
   });
+
+  test.each(
+    ROUTERS.filter(router => router.groups || router.selectionBias || router.score === 'sparsemixer'),
+  )(
+    'nor does any other router choose an expert twice, or none: %o',
+    ({ selectionBias, expertScale: _, ...router }) => {
+      const random = seeded(78);
+      const palette = [NaN, Infinity, -Infinity, 0, -0, 1, 3e38, -3e38];
+      for (const experts of [6, 12, 18, 66, 132]) {
+        const pick = () =>
+          Float64Array.from({ length: experts }, () => palette[random.integer(palette.length)]!);
+        const vectors = selectionBias && { selectionBias: upload(pick(), [experts], 'float32', device) };
+        const { indices, counts } = ranked([...pick()], { ...router, topK: 2, ...vectors });
+        expect(new Set(indices).size, `${indices}`).toBe(2);
+        expect(counts.reduce((a, b) => a + b, 0)).toBe(2);
+      }
+    },
+  );
 });
 
 const FUSED = [

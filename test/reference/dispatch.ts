@@ -3,7 +3,7 @@
 import { FLOAT64, type Precision } from './precision.ts';
 
 /** `slotRow` of a slot without a row: dropped for want of capacity, or routed to an identity expert. */
-export const DROPPED_SLOT = -1;
+const DROPPED_SLOT = -1;
 export const IDENTITY_SLOT = -2;
 
 export interface ReferenceDispatch {

@@ -35,7 +35,7 @@ const CURVES: Readonly<Partial<Record<NonNullable<RouterOptions['score']>, Curve
   },
 };
 
-export function softmax(z: Float64Array): Float64Array {
+function softmax(z: Float64Array): Float64Array {
   const max = z.reduce((a, b) => Math.max(a, b), -Infinity);
   const exponentials = z.map(value => Math.exp(value - max));
   const sum = exponentials.reduce((a, b) => a + b, 0);

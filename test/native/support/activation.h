@@ -1,6 +1,7 @@
 // Each activation and its derivative in float64, from its definition.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -12,9 +13,18 @@ struct Slope {
   double value, derivative;
 };
 
+inline bool is_clamped(const ActivationSpec& activation) {
+  return activation.function == Activation::swiglu_clamped || activation.limit > 0;
+}
+
+inline Slope silu_at(double x, double alpha) {
+  const double s = 1 / (1 + std::exp(-alpha * x));
+  return {x * s, s + alpha * x * s * (1 - s)};
+}
+
 // Of the function that is applied to the gate (gated) or to the whole (ungated).
-inline Slope activation_at(Activation activation, double x) {
-  switch (activation) {
+inline Slope activation_at(const ActivationSpec& activation, double x) {
+  switch (activation.function) {
     case Activation::identity:
       return {x, 1};
     case Activation::relu:
@@ -23,9 +33,11 @@ inline Slope activation_at(Activation activation, double x) {
     case Activation::relu2:
       return {std::fmax(x, 0) * std::fmax(x, 0), 2 * std::fmax(x, 0)};
     case Activation::silu:
-    case Activation::swiglu: {
-      const double s = 1 / (1 + std::exp(-x));
-      return {x * s, s + x * s * (1 - s)};
+    case Activation::swiglu:
+    case Activation::swiglu_clamped: {
+      const bool held = is_clamped(activation) && x > activation.limit;
+      const Slope silu = silu_at(held ? activation.limit : x, activation.alpha);
+      return {silu.value, held ? 0 : silu.derivative};
     }
     case Activation::gelu:
     case Activation::geglu: {
@@ -42,6 +54,13 @@ inline Slope activation_at(Activation activation, double x) {
     }
   }
   return {};
+}
+
+// Of what the activated gate is multiplied by.
+inline Slope up_at(const ActivationSpec& activation, double u) {
+  if (!is_clamped(activation)) return {u, 1};
+  const double limit = activation.limit;
+  return {std::clamp(u, -limit, limit) + activation.up_shift, std::fabs(u) > limit ? 0.0 : 1.0};
 }
 
 }  // namespace moe::test

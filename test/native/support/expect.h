@@ -60,13 +60,16 @@ inline std::string written_outside(const Matrix& matrix) {
   return "";
 }
 
-// Checks a matrix against want(row, column) and that nothing beside it was written.
+// Checks a matrix against want(row, column) and that nothing beside it was written. Elements smaller than
+// `least` count as if they were of that size.
 template <class Want>
-void check_close(const Matrix& got, Want want, double bound) {
+void check_close(const Matrix& got, Want want, double bound, double least = 0) {
   RelativeError error;
   for (int64_t row = 0; row < got.rows; ++row) {
-    for (int64_t column = 0; column < got.columns; ++column)
-      error.add(got.array[row * got.stride + column], want(row, column));
+    for (int64_t column = 0; column < got.columns; ++column) {
+      const double wanted = want(row, column);
+      error.add(got.array[row * got.stride + column], wanted, std::fmax(std::fabs(wanted), least));
+    }
   }
   CHECK_MESSAGE(error.within(bound), "relative error ", error.value(), " over ", bound);
   CHECK_EQ(written_outside(got), "");

@@ -8,16 +8,26 @@
 
 namespace moe::test {
 
-// The K chosen experts: higher logits first, ties to the lower id, NaN below every number.
-std::vector<int32_t> choose_experts(const std::vector<double>& logits, int top_k);
+using Values = std::vector<double>;
+
+// The router with its vectors over all experts, empty where it has none.
+struct TokenRouter {
+  RouterConfig config;
+  Values selection_bias, expert_scale;
+};
+
+// The K chosen experts: higher values first, ties to the lower id, NaN below every number.
+std::vector<int32_t> choose_experts(const TokenRouter& router, const Values& logits);
 
 // The weights of experts already chosen.
-std::vector<double> routing_weights(const RouterConfig& router, const std::vector<double>& logits,
-                                    const std::vector<int32_t>& chosen);
+Values routing_weights(const TokenRouter& router, const Values& logits, const std::vector<int32_t>& chosen);
 
 // Gradient of Σ_k d_weights[k] · weights[k] by the logits, the choice held.
-std::vector<double> routing_gradient(const RouterConfig& router, const std::vector<double>& logits,
-                                     const std::vector<int32_t>& chosen,
-                                     const std::vector<double>& d_weights);
+Values routing_gradient(const TokenRouter& router, const Values& logits, const std::vector<int32_t>& chosen,
+                        const Values& d_weights);
+
+Values softmax(const Values& logits);
+// A score that depends on its own logit alone.
+double score_at(Score score, double z);
 
 }  // namespace moe::test
