@@ -150,6 +150,8 @@ void check_route_backward(const cpu::Kernels& table, Token& token, bool with_wei
 }
 
 bool makes_sense(const RouterConfig& config, int experts) {
+  // Differences of a reference that looks at every expert for every choice take long.
+  if (config.top_k > 8 && experts > 33) return false;
   if (config.top_k > experts || (config.score == Score::sparsemixer && config.top_k > 2)) return false;
   return config.group_count == 0 || (experts % config.group_count == 0 && experts > config.group_count);
 }
@@ -221,7 +223,8 @@ TEST_SUITE("kernels") {
   }
 
   TEST_CASE("ties go to the lower id; -0 ties with 0; infinities and NaN have their places") {
-    constexpr double kNaN = std::numeric_limits<double>::quiet_NaN(), kMost = kInfinity;
+    constexpr double kNaN = std::numeric_limits<double>::quiet_NaN(),
+                     kMost = std::numeric_limits<double>::infinity();
     check_choice({1, 3, 3, 1, 3}, 5, {1, 2, 4, 0, 3});
     check_choice({-0.0, 0.0, -1, -0.0}, 4, {0, 1, 3, 2});
     check_choice({kNaN, -kMost, 1, kMost}, 4, {3, 2, 1, 0});
