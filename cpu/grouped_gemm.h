@@ -38,6 +38,7 @@ enum class Ragged : uint8_t { m, k };
 // are one output), or one after the other along k (their gradients are summed).
 enum class Halves : uint8_t { none, lanes, steps };
 
+// Both halves have one dtype; along lanes, their stored rows are lanes (k contiguous).
 struct GroupedGemm {
   int64_t groups = 1;
   const int32_t* offsets = nullptr;  // [groups + 1], rows of each group

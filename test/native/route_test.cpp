@@ -35,7 +35,7 @@ const NamedRouter kRouters[] = {
      {.score = Score::sigmoid, .normalize = true, .normalize_min = 1e-6f}},
     {"√softplus", {.score = Score::sqrtsoftplus}},
     {"√softplus, normalised, biased and scaled",
-     {.score = Score::sqrtsoftplus, .normalize = true},
+     {.score = Score::sqrtsoftplus, .normalize = true, .scale = 1.5f},
      true,
      true},
     {"groups by the largest, others -∞",
