@@ -13,22 +13,10 @@
 #include "cpu/combine.h"
 #include "cpu/expert_gemm.h"
 #include "cpu/loops.h"
-#include "cpu/memory.h"
+#include "cpu/workspace.h"
 
 namespace moe::cpu {
 namespace {
-
-// A matrix that lives as long as the op.
-struct Workspace {
-  Workspace(int64_t rows, int64_t columns, DType dtype)
-      : tensor{.dtype = dtype, .rank = 2, .dims = {rows, columns}, .present = true},
-        storage(allocate_storage(tensor.bytes())) {
-    tensor.data = storage->data();
-  }
-
-  Tensor tensor;
-  std::shared_ptr<Storage> storage;
-};
 
 // Dimensions and operands that the stages of one layer share, forward or backward.
 struct Layer {
@@ -37,7 +25,7 @@ struct Layer {
       : T(op.x.dim(0)),
         H(op.x.dim(1)),
         K(op.slot_row.dim(1)),
-        R(T * K),
+        R(op.row_slot.dim(0)),
         E(op.offsets.dim(0) - 1),
         I(op.experts.down.dim(2)),
         gated(is_gated(op.activation)),
@@ -50,7 +38,7 @@ struct Layer {
         down_bias{op.experts.down_bias, 0, H, 1} {
     check_offsets(op.offsets, R);
     rows_used = offsets[E];
-    check_range("rowSlot", op.row_slot, R, 0, rows_used);
+    check_range("rowSlot", op.row_slot, T * K, 0, rows_used);
     check_range("slotRow", op.slot_row, rows_used, kIdentitySlot);
   }
 
@@ -70,7 +58,7 @@ struct Layer {
   }
 
   int64_t T, H, K, R, E, I;
-  // At most R: dropped and identity slots have no row.
+  // At most R, which need not be T·K: dropped and identity slots have no row.
   int64_t rows_used = 0;
   bool gated;
   DType dtype;
@@ -208,7 +196,7 @@ class Backward {
 
   // ⟨dy, x⟩ where a slot returns its input, nothing where it was dropped.
   void gradient_of_rowless_weights() {
-    for (int64_t slot = 0; slot < layer_.R; ++slot) {
+    for (int64_t slot = 0; slot < layer_.T * layer_.K; ++slot) {
       const int32_t row = op_.slot_row.i32()[slot];
       if (row >= 0) continue;
       const int64_t t = slot / layer_.K;
