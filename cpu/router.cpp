@@ -19,13 +19,11 @@ struct WholeBatch {
 // logits = x · weightᵀ + bias
 void compute_logits(const Route& op) {
   const WholeBatch batch(op.x.dim(0));
-  const int64_t H = op.x.dim(1);
-  const GroupedGemm gemm = {.offsets = batch.offsets,
-                            .n = op.weight.dim(0),
-                            .k = H,
-                            .a = {.data = op.x.data, .dtype = op.x.dtype, .row_stride = H},
-                            .b = {{.data = op.weight.data, .dtype = op.weight.dtype, .row_stride = H}},
-                            .exact = true};
+  const GroupedGemm gemm = {
+      .offsets = batch.offsets,
+      .n = op.weight.dim(0),
+      .segments = {{.k = op.x.dim(1), .a = operand_of(op.x), .b = {operand_of(op.weight)}}},
+      .exact = true};
   grouped_gemm(gemm, StoreRows{.out = op.logits, .bias = {.tensor = op.bias, .row_stride = 1}});
 }
 
@@ -85,12 +83,10 @@ namespace {
 void gradient_of_x(const RouteBackward& op) {
   const int64_t T = op.d_logits.dim(0), E = op.d_logits.dim(1), H = op.weight.dim(1);
   const WholeBatch batch(T);
-  const GroupedGemm gemm = {.offsets = batch.offsets,
-                            .n = H,
-                            .k = E,
-                            .a = {.data = op.d_logits.data, .row_stride = E},
-                            .b = {{.data = op.weight.data, .dtype = op.weight.dtype, .row_stride = H}},
-                            .b_k_contiguous = false};
+  const GroupedGemm gemm = {
+      .offsets = batch.offsets,
+      .n = H,
+      .segments = {{.k = E, .a = operand_of(op.d_logits), .b = {as_steps(operand_of(op.weight))}}}};
   grouped_gemm(gemm, StoreRows{.out = op.dx, .accumulate = op.accumulate_dx});
 }
 
@@ -98,14 +94,12 @@ void gradient_of_x(const RouteBackward& op) {
 void gradient_of_weight(const RouteBackward& op) {
   const int64_t T = op.d_logits.dim(0), E = op.d_logits.dim(1), H = op.x.dim(1);
   const WholeBatch batch(T);
-  const GroupedGemm gemm = {.offsets = batch.offsets,
-                            .ragged = Ragged::k,
-                            .m = E,
-                            .n = H,
-                            .a = {.data = op.d_logits.data, .row_stride = E},
-                            .a_k_contiguous = false,
-                            .b = {{.data = op.x.data, .dtype = op.x.dtype, .row_stride = H}},
-                            .b_k_contiguous = false};
+  const GroupedGemm gemm = {
+      .offsets = batch.offsets,
+      .ragged = Ragged::k,
+      .m = E,
+      .n = H,
+      .segments = {{.a = as_steps(operand_of(op.d_logits)), .b = {as_steps(operand_of(op.x))}}}};
   grouped_gemm(gemm, StoreBlock{.out = {.tensor = op.d_weight, .row_stride = H},
                                 .accumulate = op.accumulate_d_weight});
 }
