@@ -1,5 +1,8 @@
 #include "binding/ops.h"
 
+#include <cctype>
+#include <string>
+
 #include "binding/environment.h"
 #include "binding/tensors.h"
 
@@ -78,37 +81,42 @@ ActivationSpec activation(const Args& args) {
           .up_shift = args.real("activationUpShift")};
 }
 
-ExpertTensors experts(Args& args) {
-  return {.gate_up = args.tensor("gateUp"),
-          .gate = args.tensor("gate"),
-          .up = args.tensor("up"),
-          .down = args.tensor("down"),
-          .gate_up_bias = args.tensor("gateUpBias"),
-          .gate_bias = args.tensor("gateBias"),
-          .up_bias = args.tensor("upBias"),
-          .down_bias = args.tensor("downBias")};
+// A value for every parameter of experts, read by the parameter's name: gateUp, gateUpBias, gateUpLoraA, …
+template <class T, class Read>
+ExpertParameters<T> expert_parameters(Read read) {
+  ExpertParameters<T> values;
+  for (Projection projection : kProjections) {
+    const std::string name = kProjectionNames[static_cast<size_t>(projection)];
+    values[projection] = {.weight = read(name),
+                          .bias = read(name + "Bias"),
+                          .lora_a = read(name + "LoraA"),
+                          .lora_b = read(name + "LoraB")};
+  }
+  return values;
+}
+
+Experts experts(Args& args) {
+  return {.parameters =
+              expert_parameters<Tensor>([&](const std::string& name) { return args.tensor(name.c_str()); }),
+          .interleaved = args.flag("interleaved"),
+          .transposed = args.flag("transposed"),
+          .lora_scale = static_cast<float>(args.number("loraScale"))};
+}
+
+// prefix + Name
+std::string prefixed(const char* prefix, std::string name) {
+  name[0] = static_cast<char>(std::toupper(name[0]));
+  return prefix + name;
 }
 
 ExpertTensors expert_gradients(Args& args) {
-  return {.gate_up = args.tensor("dGateUp"),
-          .gate = args.tensor("dGate"),
-          .up = args.tensor("dUp"),
-          .down = args.tensor("dDown"),
-          .gate_up_bias = args.tensor("dGateUpBias"),
-          .gate_bias = args.tensor("dGateBias"),
-          .up_bias = args.tensor("dUpBias"),
-          .down_bias = args.tensor("dDownBias")};
+  return expert_parameters<Tensor>(
+      [&](const std::string& name) { return args.tensor(prefixed("d", name).c_str()); });
 }
 
 ExpertFlags expert_flags(const Args& args) {
-  return {.gate_up = args.flag("accumulateDGateUp"),
-          .gate = args.flag("accumulateDGate"),
-          .up = args.flag("accumulateDUp"),
-          .down = args.flag("accumulateDDown"),
-          .gate_up_bias = args.flag("accumulateDGateUpBias"),
-          .gate_bias = args.flag("accumulateDGateBias"),
-          .up_bias = args.flag("accumulateDUpBias"),
-          .down_bias = args.flag("accumulateDDownBias")};
+  return expert_parameters<bool>(
+      [&](const std::string& name) { return args.flag(prefixed("accumulateD", name).c_str()); });
 }
 
 Op fill(Args& args) {
@@ -240,6 +248,8 @@ Op grouped_matmul(Args& args) {
                        .weight = args.tensor("weight"),
                        .offsets = args.tensor("offsets"),
                        .bias = args.tensor("bias"),
+                       .interleaved = args.flag("interleaved"),
+                       .transposed = args.flag("transposed"),
                        .out = args.tensor("out"),
                        .pre_activation = args.tensor("preActivation")};
 }
@@ -250,6 +260,8 @@ Op grouped_matmul_dgrad(Args& args) {
                             .weight = args.tensor("weight"),
                             .offsets = args.tensor("offsets"),
                             .pre_activation = args.tensor("preActivation"),
+                            .interleaved = args.flag("interleaved"),
+                            .transposed = args.flag("transposed"),
                             .d_rows = args.tensor("dRows")};
 }
 
@@ -259,6 +271,7 @@ Op grouped_matmul_wgrad(Args& args) {
                             .offsets = args.tensor("offsets"),
                             .d_weight = args.tensor("dWeight"),
                             .d_bias = args.tensor("dBias"),
+                            .transposed = args.flag("transposed"),
                             .accumulate_d_weight = args.flag("accumulateDWeight"),
                             .accumulate_d_bias = args.flag("accumulateDBias")};
 }

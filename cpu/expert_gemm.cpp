@@ -13,32 +13,40 @@ void* at(const Tensor& tensor, int64_t index) {
 }
 
 void* at(const ExpertMatrix& matrix, int64_t expert, int64_t row, int64_t column) {
-  return at(matrix.tensor, matrix.offset + expert * matrix.expert_stride + row * matrix.row_stride + column);
+  return at(matrix.tensor, matrix.offset + expert * matrix.expert_stride + row * matrix.row_stride +
+                               column * matrix.column_stride);
 }
+
+// Where gate and up lie in a pre-activation row.
+struct PreActivationColumns {
+  PreActivationColumns(const ActivationSpec& activation, bool interleaved, int64_t intermediate)
+      : width(is_gated(activation) ? 2 * intermediate : intermediate),
+        stride(interleaved ? 2 : 1),
+        up(!is_gated(activation) ? 0
+           : interleaved         ? 1
+                                 : intermediate) {}
+
+  int64_t width;   // of a row
+  int64_t stride;  // from one gate to the next
+  int64_t up;      // from a gate to its up; ungated rows have ups alone
+};
 
 }  // namespace
 
-Operand operand_of(const ExpertMatrix& weight) {
-  return {.data = at(weight.tensor, weight.offset),
-          .dtype = weight.tensor.dtype,
-          .row_stride = weight.row_stride,
-          .group_stride = weight.expert_stride};
+Operand operand_of(const Tensor& rows, int64_t first_column) {
+  return {.data = row_of(rows, first_column, 1), .dtype = rows.dtype, .row_stride = rows.dim(1)};
 }
 
-void set_halves(GroupedGemm& gemm, const GateUp& parts, Halves halves) {
-  if (parts.gate) {
-    gemm.halves = halves;
-    gemm.b[0] = operand_of(parts.gate);
-    gemm.b[1] = operand_of(parts.up);
-  } else {
-    gemm.b[0] = operand_of(parts.up);
-  }
+Operand as_steps(Operand rows) {
+  rows.k_contiguous = false;
+  return rows;
 }
 
 void StoreRows::operator()(const Tile& tile) const {
   kernels().store({.c = tile.c,
                    .rows = tile.rows,
                    .lanes = tile.lanes,
+                   .scale = scale,
                    .out = at(out, tile.row * out.dim(1) + tile.col),
                    .out_stride = out.dim(1),
                    .dtype = out.dtype,
@@ -60,43 +68,45 @@ void StoreBlock::operator()(const Tile& tile) const {
 }
 
 void Activate::operator()(const Tile& tile) const {
-  const bool gated = is_gated(activation);
-  const int64_t pre_stride = gated ? 2 * intermediate : intermediate;
-  const int64_t first = tile.row * pre_stride + tile.col;
+  const PreActivationColumns columns(activation, interleaved, intermediate);
+  // Interleaved lanes of C are pairs of one gate and one up each.
+  const int lanes = interleaved ? tile.lanes / 2 : tile.lanes;
+  const int64_t col = interleaved ? tile.col / 2 : tile.col;
+  const int64_t gate = tile.row * columns.width + col * columns.stride;
   kernels().activate({.activation = activation,
+                      .interleaved = interleaved,
                       .c = tile.c,
                       .rows = tile.rows,
-                      .lanes = tile.lanes,
+                      .lanes = lanes,
                       .row_weights = row_weights != nullptr ? row_weights + tile.row : nullptr,
-                      .gate_bias = gated ? at(gate_bias, tile.group, tile.col, 0) : nullptr,
-                      .up_bias = at(up_bias, tile.group, tile.col, 0),
+                      .gate_bias = at(gate_bias, tile.group, col, 0),
+                      .up_bias = at(up_bias, tile.group, col, 0),
                       .bias_dtype = up_bias.tensor.dtype,
-                      .gate_pre = gated ? at(pre_activation, first) : nullptr,
-                      .up_pre = at(pre_activation, gated ? first + intermediate : first),
-                      .pre_stride = pre_stride,
-                      .out = at(out, tile.row * intermediate + tile.col),
+                      .gate_pre = at(pre_activation, gate),
+                      .up_pre = at(pre_activation, gate + columns.up),
+                      .pre_stride = columns.width,
+                      .out = at(out, tile.row * intermediate + col),
                       .out_stride = intermediate,
                       .dtype = pre_activation ? pre_activation.dtype : out.dtype});
 }
 
 void ActivateBackward::operator()(const Tile& tile) const {
-  const bool gated = is_gated(activation);
-  const int64_t pre_stride = gated ? 2 * intermediate : intermediate;
-  const int64_t gate = tile.row * pre_stride + tile.col;
-  const int64_t up = gated ? gate + intermediate : gate;
-  const int64_t tile_width = tile_columns(Halves::none);
+  const PreActivationColumns columns(activation, interleaved, intermediate);
+  const int64_t gate = tile.row * columns.width + tile.col * columns.stride;
+  const int64_t tile_width = tile_columns();
   const int64_t column_tiles = (intermediate + tile_width - 1) / tile_width;
   kernels().activate_backward(
       {.activation = activation,
+       .interleaved = interleaved,
        .c = tile.c,
        .rows = tile.rows,
        .lanes = tile.lanes,
        .row_weights = row_weights != nullptr ? row_weights + tile.row : nullptr,
        .gate_pre = at(pre_activation, gate),
-       .up_pre = at(pre_activation, up),
-       .pre_stride = pre_stride,
+       .up_pre = at(pre_activation, gate + columns.up),
+       .pre_stride = columns.width,
        .gate_d_pre = at(d_pre_activation, gate),
-       .up_d_pre = at(d_pre_activation, up),
+       .up_d_pre = at(d_pre_activation, gate + columns.up),
        .weighted = at(weighted, tile.row * intermediate + tile.col),
        .weighted_stride = intermediate,
        .dot = dots != nullptr ? dots + tile.row * column_tiles + tile.col / tile_width : nullptr,

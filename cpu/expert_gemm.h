@@ -1,4 +1,5 @@
-// How weights enter grouped products and where finished tiles go, shared by the single ops and whole experts.
+// How tensors enter grouped products, and where finished tiles go: rows, blocks of weight gradients, through
+// an activation or its derivative. Shared by the single ops, whole experts and the router.
 #pragma once
 
 #include "cpu/grouped_gemm.h"
@@ -6,21 +7,22 @@
 
 namespace moe::cpu {
 
-// A weight as the B of a product: one stored row for each of its rows.
-Operand operand_of(const ExpertMatrix& weight);
-// Gate and up as B, joined in the given way; ungated experts have one matrix and no halves.
-void set_halves(GroupedGemm& gemm, const GateUp& parts, Halves halves);
+// A row matrix, from one of its columns on: each of its rows has the steps of k.
+Operand operand_of(const Tensor& rows, int64_t first_column = 0);
+// The same stored rows as the steps of k.
+Operand as_steps(Operand rows);
 
-// Rows of C are rows of a matrix; `bias` holds one row a group.
+// Rows of C, times scale, are rows of a matrix; `bias` holds one row a group.
 struct StoreRows {
   Tensor out;
+  float scale = 1;
   ExpertMatrix bias = {};
   bool accumulate = false;
 
   void operator()(const Tile& tile) const;
 };
 
-// C is group g's block of a weight gradient.
+// C is group g's block of a weight gradient, whose columns are contiguous.
 struct StoreBlock {
   ExpertMatrix out;
   bool accumulate;
@@ -28,9 +30,11 @@ struct StoreBlock {
   void operator()(const Tile& tile) const;
 };
 
-// Activated rows, and the pre-activation rows (gate columns first) where asked.
+// Activated rows, and the pre-activation rows where asked. Gated: gate and up lie side by side in C, and
+// apart in pre-activation rows; or they are alternate columns of both.
 struct Activate {
   ActivationSpec activation;
+  bool interleaved = false;
   int64_t intermediate;
   ExpertMatrix gate_bias, up_bias;
   Tensor pre_activation;               // [R, I or 2I], optional
@@ -43,6 +47,7 @@ struct Activate {
 // The gradient of the pre-activation rows, from sums that are the gradient of the activated rows.
 struct ActivateBackward {
   ActivationSpec activation;
+  bool interleaved = false;
   int64_t intermediate;
   Tensor pre_activation, d_pre_activation;  // [R, I or 2I]
   const float* row_weights;                 // [R], or null for 1

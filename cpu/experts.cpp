@@ -6,17 +6,22 @@
 // of the touched experts.
 #include "ops/experts.h"
 
+#include <algorithm>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "cpu/backend.h"
 #include "cpu/combine.h"
-#include "cpu/expert_gemm.h"
+#include "cpu/expert_linear.h"
 #include "cpu/loops.h"
-#include "cpu/workspace.h"
 
 namespace moe::cpu {
 namespace {
+
+int64_t intermediate_of(const Experts& experts) {
+  return experts.parameters[Projection::down].weight.dim(experts.transposed ? 1 : 2);
+}
 
 // Dimensions and operands that the stages of one layer share, forward or backward.
 struct Layer {
@@ -27,22 +32,21 @@ struct Layer {
         K(op.slot_row.dim(1)),
         R(op.row_slot.dim(0)),
         E(op.offsets.dim(0) - 1),
-        I(op.experts.down.dim(2)),
-        gated(is_gated(op.activation)),
+        I(intermediate_of(op.experts)),
         dtype(op.x.dtype),
         activation(op.activation),
-        offsets(op.offsets.i32()),
+        interleaved(op.experts.interleaved),
         row_slot(op.row_slot.i32()),
-        parts(split_gate_up(op.experts, I)),
-        down{op.experts.down, 0, H * I, I},
-        down_bias{op.experts.down_bias, 0, H, 1} {
+        rows{.groups = E, .offsets = op.offsets.i32(), .count = R},
+        up(up_projections(op.experts, op.activation, {E, H, I})),
+        down(down_projection(op.experts, {E, H, I})) {
     check_offsets(op.offsets, R);
-    rows_used = offsets[E];
+    rows_used = rows.offsets[E];
     check_range("rowSlot", op.row_slot, T * K, 0, rows_used);
     check_range("slotRow", op.slot_row, rows_used, kIdentitySlot);
   }
 
-  int64_t pre_width() const { return gated ? 2 * I : I; }
+  int64_t pre_width() const { return is_gated(activation) ? 2 * I : I; }
 
   // Token rows in the order of the routed rows.
   Operand gathered(const Tensor& tokens) const {
@@ -53,20 +57,16 @@ struct Layer {
             .row_divisor = static_cast<int32_t>(K)};
   }
 
-  static Operand routed(const Tensor& rows, int64_t first_column = 0) {
-    return {.data = row_of(rows, first_column, 1), .dtype = rows.dtype, .row_stride = rows.dim(1)};
-  }
-
   int64_t T, H, K, R, E, I;
   // At most R, which need not be T·K: dropped and identity slots have no row.
   int64_t rows_used = 0;
-  bool gated;
   DType dtype;
   ActivationSpec activation;
-  const int32_t* offsets;
+  bool interleaved;
   const int32_t* row_slot;
-  GateUp parts;
-  ExpertMatrix down, down_bias;
+  RoutedRows rows;
+  std::vector<ExpertLinear> up;
+  ExpertLinear down;
 };
 
 // One float for each routed row.
@@ -83,26 +83,13 @@ RowWeights weights_of_rows(const Layer& layer, const Tensor& weights) {
 // multiply the input of each row, or are null.
 void project_up(const Layer& layer, const Tensor& x, const float* weights, const Tensor& pre_activation,
                 const Tensor& activated) {
-  GroupedGemm gemm = {
-      .groups = layer.E, .offsets = layer.offsets, .n = layer.I, .k = layer.H, .a = layer.gathered(x)};
-  set_halves(gemm, layer.parts, Halves::lanes);
-  grouped_gemm(gemm, Activate{.activation = layer.activation,
-                              .intermediate = layer.I,
-                              .gate_bias = layer.parts.gate_bias,
-                              .up_bias = layer.parts.up_bias,
-                              .pre_activation = pre_activation,
-                              .out = activated,
-                              .row_weights = weights});
-}
-
-void project_down(const Layer& layer, const Tensor& activated, const Tensor& rows) {
-  const GroupedGemm gemm = {.groups = layer.E,
-                            .offsets = layer.offsets,
-                            .n = layer.H,
-                            .k = layer.I,
-                            .a = Layer::routed(activated),
-                            .b = {operand_of(layer.down)}};
-  grouped_gemm(gemm, StoreRows{.out = rows, .bias = layer.down_bias});
+  multiply_and_activate(layer.rows, layer.gathered(x), layer.up,
+                        {.activation = layer.activation,
+                         .interleaved = layer.interleaved,
+                         .intermediate = layer.I,
+                         .pre_activation = pre_activation,
+                         .out = activated,
+                         .row_weights = weights});
 }
 
 }  // namespace
@@ -113,7 +100,8 @@ void run(const ExpertsForward& op) {
   const RowWeights row_weights = op.weight_on_input ? weights_of_rows(layer, op.weights) : RowWeights();
   project_up(layer, op.x, op.weight_on_input ? row_weights.data() : nullptr, op.pre_activation,
              activated.tensor);
-  project_down(layer, activated.tensor, rows.tensor);
+  multiply(layer.rows, operand_of(activated.tensor), layer.down,
+           StoreRows{.out = rows.tensor, .bias = layer.down.at.bias});
   sum_slots({.rows = rows.tensor,
              .slot_row = op.slot_row,
              .weights = op.weight_on_input ? Tensor{} : op.weights,
@@ -133,8 +121,9 @@ class Backward {
         layer_(op),
         row_weights_(weights_of_rows(layer_, op.weights)),
         pre_activation_(op.pre_activation),
-        d_pre_(layer_.R, layer_.pre_width(), layer_.dtype),
-        activated_(layer_.R, layer_.I, layer_.dtype) {}
+        d_pre_(layer_.R, layer_.pre_width(), layer_.dtype) {
+    if (learns(layer_.down)) activated_.emplace(layer_.R, layer_.I, layer_.dtype);
+  }
 
   void run() {
     if (!pre_activation_) recompute();
@@ -145,6 +134,12 @@ class Backward {
   }
 
  private:
+  // Whether its weight or its low-rank pair has a gradient.
+  bool learns(const ExpertLinear& linear) const {
+    const LinearParameters<Tensor>& gradients = op_.gradients[linear.projection];
+    return gradients.weight || gradients.lora_a;
+  }
+
   const float* output_weights() const { return op_.weight_on_input ? nullptr : row_weights_.data(); }
   const float* input_weights() const { return op_.weight_on_input ? row_weights_.data() : nullptr; }
 
@@ -157,23 +152,17 @@ class Backward {
   // A' = dy · down; its epilogue gives the gradient of the pre-activation rows, the (weighted) activated rows
   // again, and the gradient of the weights on the output.
   void gradient_of_activated_rows() {
-    const int64_t tile_width = tile_columns(Halves::none);
-    const int64_t column_tiles = (layer_.I + tile_width - 1) / tile_width;
+    const int64_t column_tiles = (layer_.I + tile_columns() - 1) / tile_columns();
     const Workspace dots(layer_.R, column_tiles, DType::float32);
-    const GroupedGemm gemm = {.groups = layer_.E,
-                              .offsets = layer_.offsets,
-                              .n = layer_.I,
-                              .k = layer_.H,
-                              .a = layer_.gathered(op_.dy),
-                              .b = {operand_of(layer_.down)},
-                              .b_k_contiguous = false};
-    grouped_gemm(gemm, ActivateBackward{.activation = layer_.activation,
-                                        .intermediate = layer_.I,
-                                        .pre_activation = pre_activation_,
-                                        .d_pre_activation = d_pre_.tensor,
-                                        .row_weights = output_weights(),
-                                        .weighted = activated_.tensor,
-                                        .dots = dots.tensor.f32()});
+    low_of_down_ = multiply_backward(layer_.rows, layer_.gathered(op_.dy), {&layer_.down, 1},
+                                     ActivateBackward{.activation = layer_.activation,
+                                                      .interleaved = layer_.interleaved,
+                                                      .intermediate = layer_.I,
+                                                      .pre_activation = pre_activation_,
+                                                      .d_pre_activation = d_pre_.tensor,
+                                                      .row_weights = output_weights(),
+                                                      .weighted = activated_ ? activated_->tensor : Tensor{},
+                                                      .dots = dots.tensor.f32()});
     recomputed_.reset();
     gradient_of_rowless_weights();
     if (!op_.weight_on_input) gradient_of_output_weights(dots.tensor.f32(), column_tiles);
@@ -181,10 +170,10 @@ class Backward {
 
   // ⟨dy, down(a) + bias⟩, tile after tile in a fixed order.
   void gradient_of_output_weights(const float* dots, int64_t column_tiles) {
-    const ExpertMatrix& bias = layer_.down_bias;
+    const ExpertMatrix& bias = layer_.down.at.bias;
     for (int64_t e = 0; e < layer_.E; ++e) {
       const void* bias_row = bias ? row_of(bias.tensor, e, layer_.H) : nullptr;
-      for (int64_t r = layer_.offsets[e]; r < layer_.offsets[e + 1]; ++r) {
+      for (int64_t r = layer_.rows.offsets[e]; r < layer_.rows.offsets[e + 1]; ++r) {
         float sum = 0;
         for (int64_t tile = 0; tile < column_tiles; ++tile) sum += dots[r * column_tiles + tile];
         const int32_t slot = layer_.row_slot[r];
@@ -209,14 +198,8 @@ class Backward {
   // input.
   void gradient_of_input() {
     const Workspace d_rows(layer_.R, layer_.H, layer_.dtype);
-    GroupedGemm gemm = {.groups = layer_.E,
-                        .offsets = layer_.offsets,
-                        .n = layer_.H,
-                        .k = layer_.pre_width(),
-                        .a = Layer::routed(d_pre_.tensor),
-                        .b_k_contiguous = false};
-    set_halves(gemm, layer_.parts, Halves::steps);
-    grouped_gemm(gemm, StoreRows{.out = d_rows.tensor});
+    low_of_up_ =
+        multiply_backward(layer_.rows, operand_of(d_pre_.tensor), layer_.up, StoreRows{.out = d_rows.tensor});
     if (op_.weight_on_input) {
       for (int64_t r = 0; r < layer_.rows_used; ++r) {
         const int32_t slot = layer_.row_slot[r];
@@ -234,31 +217,54 @@ class Backward {
   }
 
   void gradients_of_down() {
-    const int64_t H = layer_.H, I = layer_.I;
+    const ExpertLinear& down = layer_.down;
     const Operand dy = layer_.gathered(op_.dy);
-    const ExpertTensors& into = op_.gradients;
-    weight_gradient(dy, H, Layer::routed(activated_.tensor), I, {into.down, 0, H * I, I},
-                    op_.accumulate.down);
-    bias_gradient(dy, H, output_weights(), {into.down_bias, 0, H, 1}, op_.accumulate.down_bias);
+    if (activated_) gradients_of(down, dy, operand_of(activated_->tensor), low_of_down_[0]);
+    gradient_of_bias(down, dy, output_weights());
   }
 
   void gradients_of_up() {
-    const GateUp into = split_gate_up(op_.gradients, layer_.I);
-    const ExpertFlags& add = op_.accumulate;
-    const bool packed = op_.gradients.gate_up.present, packed_bias = op_.gradients.gate_up_bias.present;
-    const Operand d_gate = Layer::routed(d_pre_.tensor);
-    const Operand d_up = Layer::routed(d_pre_.tensor, layer_.gated ? layer_.I : 0);
-    if (layer_.gated)
-      bias_gradient(d_gate, layer_.I, nullptr, into.gate_bias,
-                    packed_bias ? add.gate_up_bias : add.gate_bias);
-    bias_gradient(d_up, layer_.I, nullptr, into.up_bias, packed_bias ? add.gate_up_bias : add.up_bias);
-
+    const auto d_outputs = [&](const ExpertLinear& linear) {
+      return operand_of(d_pre_.tensor, linear.first);
+    };
+    for (const ExpertLinear& linear : layer_.up) gradient_of_bias(linear, d_outputs(linear), nullptr);
+    if (std::none_of(layer_.up.begin(), layer_.up.end(),
+                     [&](const ExpertLinear& linear) { return learns(linear); }))
+      return;
     // What multiplied the input multiplies its products with the gradient; the biases came after it.
-    if (op_.weight_on_input) weigh_rows(d_pre_.tensor);
-    const Operand x = layer_.gathered(op_.x);
-    if (layer_.gated)
-      weight_gradient(d_gate, layer_.I, x, layer_.H, into.gate, packed ? add.gate_up : add.gate);
-    weight_gradient(d_up, layer_.I, x, layer_.H, into.up, packed ? add.gate_up : add.up);
+    if (op_.weight_on_input) {
+      weigh_rows(d_pre_.tensor);
+      for (const std::optional<Workspace>& low : low_of_up_) {
+        if (low) weigh_rows(low->tensor);
+      }
+    }
+    for (size_t i = 0; i < layer_.up.size(); ++i) {
+      const ExpertLinear& linear = layer_.up[i];
+      gradients_of(linear, d_outputs(linear), layer_.gathered(op_.x), low_of_up_[i]);
+    }
+  }
+
+  // The gradients of a linear's weight and low-rank pair.
+  void gradients_of(const ExpertLinear& linear, const Operand& d_outputs, const Operand& input,
+                    const std::optional<Workspace>& low) const {
+    cpu::run(layer_.rows, linear,
+             {.d_outputs = d_outputs,
+              .input = input,
+              .low = low,
+              .into = linear.blocks_of(op_.gradients[linear.projection]),
+              .accumulate = op_.accumulate[linear.projection]});
+  }
+
+  void gradient_of_bias(const ExpertLinear& linear, const Operand& d_outputs, const float* weights) const {
+    const ExpertMatrix out = linear.blocks_of(op_.gradients[linear.projection]).bias;
+    if (!out) return;
+    sum_groups({.groups = layer_.E,
+                .offsets = layer_.rows.offsets,
+                .rows = d_outputs,
+                .columns = linear.outputs,
+                .weights = weights,
+                .out = out,
+                .accumulate = op_.accumulate[linear.projection].bias});
   }
 
   void weigh_rows(const Tensor& rows) const {
@@ -279,34 +285,6 @@ class Backward {
                });
   }
 
-  // out[e] (+)= Σ_r leftᵀ · right over the rows of expert e; left's columns are out's rows.
-  void weight_gradient(const Operand& left, int64_t left_columns, const Operand& right, int64_t right_columns,
-                       const ExpertMatrix& out, bool accumulate) const {
-    if (!out) return;
-    const GroupedGemm gemm = {.groups = layer_.E,
-                              .offsets = layer_.offsets,
-                              .ragged = Ragged::k,
-                              .m = left_columns,
-                              .n = right_columns,
-                              .a = left,
-                              .a_k_contiguous = false,
-                              .b = {right},
-                              .b_k_contiguous = false};
-    grouped_gemm(gemm, StoreBlock{.out = out, .accumulate = accumulate});
-  }
-
-  void bias_gradient(const Operand& rows, int64_t columns, const float* weights, const ExpertMatrix& out,
-                     bool accumulate) const {
-    if (!out) return;
-    sum_groups({.groups = layer_.E,
-                .offsets = layer_.offsets,
-                .rows = rows,
-                .columns = columns,
-                .weights = weights,
-                .out = out,
-                .accumulate = accumulate});
-  }
-
   // ⟨row t of tokens, other⟩
   float dot(const Tensor& tokens, int64_t t, const void* other, DType other_dtype) const {
     return kernels().dot(row_of(tokens, t, layer_.H), layer_.dtype, other, other_dtype, layer_.H);
@@ -317,8 +295,9 @@ class Backward {
   const RowWeights row_weights_;
   Tensor pre_activation_;
   std::unique_ptr<Workspace> recomputed_;
-  Workspace d_pre_;      // [R, I or 2I]
-  Workspace activated_;  // [R, I], times the weight where that is on the output
+  Workspace d_pre_;                     // [R, I or 2I]
+  std::optional<Workspace> activated_;  // [R, I], times the weight where that is on the output; if asked for
+  LowRankRows low_of_down_, low_of_up_;
 };
 
 }  // namespace

@@ -48,8 +48,9 @@ struct Scratch {
   }
 
   AlignedFloats a, b, c;
-  // Rows of each operand that take part in the present block of k.
-  std::array<const void*, 2 * kBlockUnits> a_rows, b_rows;
+  // Stored rows of each operand that take part in the present block of k.
+  using StoredRows = std::array<const void*, 2 * kBlockUnits>;
+  StoredRows a_rows, b_rows[kSlivers];
 };
 
 // The rows of C of one task, within one group.
@@ -57,27 +58,38 @@ struct RowBlock {
   int64_t group, row, rows;
 };
 
+// How a segment is multiplied: what its dtypes allow on this processor.
+struct Multiplier {
+  int steps;  // of k in one unit
+  PackKernel pack_a, pack_b;
+  const TileProduct* products;
+};
+
+Multiplier choose_multiplier(const Kernels& table, const Segment& segment, bool exact) {
+  const bool has_pairs = table.tile_product[static_cast<size_t>(PanelKind::bfloat16_pairs)][0] != nullptr;
+  const bool bfloat16s = segment.a.dtype == DType::bfloat16 && segment.b[0].dtype == DType::bfloat16;
+  const PanelKind kind = has_pairs && bfloat16s && !exact ? PanelKind::bfloat16_pairs : PanelKind::floats;
+  const auto pack_of = [&](const Operand& operand) {
+    const auto& kernels = operand.k_contiguous ? table.pack_k_contiguous : table.pack_lanes_contiguous;
+    return kernels[static_cast<size_t>(kind)][static_cast<size_t>(operand.dtype)];
+  };
+  return {.steps = steps_per_unit(kind),
+          .pack_a = pack_of(segment.a),
+          .pack_b = pack_of(segment.b[0]),
+          .products = table.tile_product[static_cast<size_t>(kind)]};
+}
+
 class Product {
  public:
   Product(const GroupedGemm& gemm, const std::function<void(const Tile&)>& epilogue)
-      : gemm_(gemm),
-        epilogue_(epilogue),
-        table_(kernels()),
-        kind_(choose_kind()),
-        steps_(steps_per_unit(kind_)) {
-    const auto kind = static_cast<size_t>(kind_);
-    const auto pack_of = [&](const Operand& operand, bool k_contiguous) {
-      return (k_contiguous ? table_.pack_k_contiguous
-                           : table_.pack_lanes_contiguous)[kind][static_cast<size_t>(operand.dtype)];
-    };
-    pack_a_ = pack_of(gemm.a, gemm.a_k_contiguous);
-    pack_b_ = pack_of(gemm.b[0], gemm.b_k_contiguous);
-    products_ = table_.tile_product[kind];
+      : gemm_(gemm), epilogue_(epilogue), table_(kernels()), tile_columns_(tile_columns(gemm.side_by_side)) {
+    for (const Segment& segment : gemm.segments)
+      multipliers_.push_back(choose_multiplier(table_, segment, gemm.exact));
   }
 
   void run() {
     find_row_blocks();
-    const int64_t block_columns = kBlockColumnTiles * tile_columns(gemm_.halves);
+    const int64_t block_columns = kBlockColumnTiles * tile_columns_;
     const int64_t column_blocks = (gemm_.n + block_columns - 1) / block_columns;
     const auto task = [&](int64_t i) {
       const int64_t col = i % column_blocks * block_columns;
@@ -92,18 +104,14 @@ class Product {
   }
 
  private:
-  PanelKind choose_kind() const {
-    const bool has_pairs = table_.tile_product[static_cast<size_t>(PanelKind::bfloat16_pairs)][0] != nullptr;
-    const bool bfloat16s = gemm_.a.dtype == DType::bfloat16 && gemm_.b[0].dtype == DType::bfloat16;
-    return has_pairs && bfloat16s && !gemm_.exact ? PanelKind::bfloat16_pairs : PanelKind::floats;
-  }
-
   int64_t rows_of(int64_t group) const { return gemm_.offsets[group + 1] - gemm_.offsets[group]; }
 
   int64_t work() const {
     const int64_t rows = gemm_.offsets[gemm_.groups] - gemm_.offsets[0];
-    const int64_t columns = gemm_.n * (gemm_.halves == Halves::lanes ? 2 : 1);
-    return gemm_.ragged == Ragged::m ? rows * columns * gemm_.k : rows * columns * gemm_.m;
+    const int64_t columns = gemm_.n * (gemm_.side_by_side ? 2 : 1);
+    int64_t k = 0;
+    for (const Segment& segment : gemm_.segments) k += segment.k;
+    return rows * columns * (gemm_.ragged == Ragged::m ? k : gemm_.m);
   }
 
   // Splits each group's rows of C evenly into blocks of at most kBlockRowTiles tiles.
@@ -123,98 +131,113 @@ class Product {
 
   void run_block(const RowBlock& block, int64_t col_begin, int64_t col_end) const {
     Scratch& scratch = Scratch::of_this_thread();
-    const int64_t k = gemm_.ragged == Ragged::k ? rows_of(block.group) : gemm_.k;
-    const int64_t middle = gemm_.halves == Halves::steps ? k / 2 : k;
-    if (k == 0) {
-      const int64_t columns = tile_columns(gemm_.halves);
-      const int64_t tiles = (col_end - col_begin + columns - 1) / columns;
-      std::fill_n(scratch.c.get(), tiles * block.rows * kSlivers * table_.width, 0.0f);
+    bool accumulate = false;
+    for (size_t i = 0; i < gemm_.segments.size(); ++i) {
+      const Segment& segment = gemm_.segments[i];
+      const Multiplier& multiplier = multipliers_[i];
+      const int64_t k = gemm_.ragged == Ragged::k ? rows_of(block.group) : segment.k;
+      for (int64_t step = 0; step < k; step += kBlockUnits * multiplier.steps) {
+        const int64_t end = std::min(k, step + kBlockUnits * multiplier.steps);
+        multiply_steps(scratch, block, col_begin, col_end,
+                       {.segment = segment,
+                        .multiplier = multiplier,
+                        .begin = step,
+                        .end = end,
+                        .accumulate = accumulate});
+        accumulate = true;
+      }
     }
-    for (int64_t step = 0; step < k;) {
-      // A block of k never spans both halves.
-      const int64_t end = std::min(step + kBlockUnits * steps_, step < middle ? middle : k);
-      multiply_steps(scratch, block, col_begin, col_end,
-                     {.begin = step, .end = end, .half = step < middle ? 0 : 1});
-      step = end;
+    if (!accumulate) {
+      const int64_t tiles = (col_end - col_begin + tile_columns_ - 1) / tile_columns_;
+      std::fill_n(scratch.c.get(), tiles * block.rows * kSlivers * table_.width, 0.0f);
     }
     finish(scratch, block, col_begin, col_end);
   }
 
-  // Steps [begin, end) of k, all within one half of B.
+  // Steps [begin, end) of k of one segment.
   struct Steps {
+    const Segment& segment;
+    const Multiplier& multiplier;
     int64_t begin, end;
-    int half;
+    bool accumulate;
+
     int64_t count() const { return end - begin; }
+    int64_t units() const { return (count() + multiplier.steps - 1) / multiplier.steps; }
   };
 
   void multiply_steps(Scratch& scratch, const RowBlock& block, int64_t col_begin, int64_t col_end,
-                      Steps steps) const {
-    const int64_t units = (steps.count() + steps_ - 1) / steps_;
-    pack_rows_of_c(scratch, block, steps, units);
-    // Stored rows that are steps of k serve every column. Halves along lanes have their lanes in stored rows.
-    if (!gemm_.b_k_contiguous) {
-      list_steps(gemm_.b[steps.half], block.group, first_stored_step(steps), steps.count(), scratch.b_rows);
+                      const Steps& steps) const {
+    const int64_t units = steps.units();
+    pack_rows_of_c(scratch, block, steps);
+    // Stored rows that are steps of k serve every column.
+    for (int matrix = 0; matrix < (gemm_.side_by_side ? kSlivers : 1); ++matrix) {
+      const Operand& b = steps.segment.b[matrix];
+      if (!b.k_contiguous && !b.absent)
+        list_steps(b, block.group, steps.begin, steps.count(), scratch.b_rows[matrix]);
     }
     float* c = scratch.c.get();
-    for (int64_t col = col_begin; col < col_end; col += tile_columns(gemm_.halves)) {
-      pack_columns_of_c(scratch, block.group, col, steps, units);
+    for (int64_t col = col_begin; col < col_end; col += tile_columns_) {
+      pack_columns_of_c(scratch, block.group, col, steps);
       const float* a = scratch.a.get();
       for_each_tile(block, [&](int64_t /*row*/, int rows) {
-        products_[rows - 1]({.units = units,
-                             .a = a,
-                             .b0 = scratch.b.get(),
-                             .b1 = scratch.b.get() + units * table_.width,
-                             .c = c,
-                             .accumulate = steps.begin > 0});
+        steps.multiplier.products[rows - 1]({.units = units,
+                                             .a = a,
+                                             .b0 = scratch.b.get(),
+                                             .b1 = scratch.b.get() + units * table_.width,
+                                             .c = c,
+                                             .accumulate = steps.accumulate});
         a += rows * units;
         c += rows * kSlivers * table_.width;
       });
     }
   }
 
-  // Where `steps` begin within their half of B.
-  int64_t first_stored_step(Steps steps) const {
-    return steps.half == 1 ? steps.begin - gemm_.k / 2 : steps.begin;
-  }
-
   // A, tile after tile.
-  void pack_rows_of_c(Scratch& scratch, const RowBlock& block, Steps steps, int64_t units) const {
-    const auto& rows = scratch.a_rows;
-    if (!gemm_.a_k_contiguous) list_steps(gemm_.a, block.group, steps.begin, steps.count(), scratch.a_rows);
+  void pack_rows_of_c(Scratch& scratch, const RowBlock& block, const Steps& steps) const {
+    const Operand& operand = steps.segment.a;
+    auto& rows = scratch.a_rows;
+    if (!operand.k_contiguous) list_steps(operand, block.group, steps.begin, steps.count(), rows);
     float* panel = scratch.a.get();
     for_each_tile(block, [&](int64_t row, int count) {
-      if (gemm_.a_k_contiguous) list_rows(gemm_.a, block.group, row, count, scratch.a_rows);
-      pack_a_({.rows = rows.data(),
-               .offset = gemm_.a_k_contiguous ? steps.begin : row,
-               .lanes = count,
-               .pitch = count,
-               .steps = steps.count(),
-               .panel = panel});
-      panel += count * units;
+      if (operand.k_contiguous) list_rows(operand, block.group, row, count, rows);
+      steps.multiplier.pack_a({.rows = rows.data(),
+                               .offset = operand.k_contiguous ? steps.begin : row,
+                               .lanes = count,
+                               .pitch = count,
+                               .steps = steps.count(),
+                               .panel = panel});
+      panel += count * steps.units();
     });
   }
 
   // B's two slivers for the tile that starts at column `col`.
-  void pack_columns_of_c(Scratch& scratch, int64_t group, int64_t col, Steps steps, int64_t units) const {
-    const bool by_lanes = gemm_.halves == Halves::lanes;
+  void pack_columns_of_c(Scratch& scratch, int64_t group, int64_t col, const Steps& steps) const {
+    const int64_t size = steps.units() * table_.width;
     for (int sliver = 0; sliver < kSlivers; ++sliver) {
-      const Operand& b = gemm_.b[by_lanes ? sliver : steps.half];
-      const int64_t first = by_lanes ? col : col + sliver * table_.width;
+      const int matrix = gemm_.side_by_side ? sliver : 0;
+      const Operand& b = steps.segment.b[matrix];
+      auto& rows = scratch.b_rows[matrix];
+      float* panel = scratch.b.get() + sliver * size;
+      if (b.absent) {
+        std::fill_n(panel, size, 0.0f);
+        continue;
+      }
+      const int64_t first = gemm_.side_by_side ? col : col + sliver * table_.width;
       const auto lanes = static_cast<int>(std::clamp<int64_t>(gemm_.n - first, 0, table_.width));
-      if (gemm_.b_k_contiguous) list_rows(b, group, first, lanes, scratch.b_rows);
-      pack_b_({.rows = scratch.b_rows.data(),
-               .offset = gemm_.b_k_contiguous ? first_stored_step(steps) : first,
-               .lanes = lanes,
-               .pitch = table_.width,
-               .steps = steps.count(),
-               .panel = scratch.b.get() + sliver * units * table_.width});
+      if (b.k_contiguous) list_rows(b, group, first, lanes, rows);
+      steps.multiplier.pack_b({.rows = rows.data(),
+                               .offset = b.k_contiguous ? steps.begin : first,
+                               .lanes = lanes,
+                               .pitch = table_.width,
+                               .steps = steps.count(),
+                               .panel = panel});
     }
   }
 
   void finish(const Scratch& scratch, const RowBlock& block, int64_t col_begin, int64_t col_end) const {
     const float* c = scratch.c.get();
-    for (int64_t col = col_begin; col < col_end; col += tile_columns(gemm_.halves)) {
-      const auto lanes = static_cast<int>(std::min(tile_columns(gemm_.halves), gemm_.n - col));
+    for (int64_t col = col_begin; col < col_end; col += tile_columns_) {
+      const auto lanes = static_cast<int>(std::min(tile_columns_, gemm_.n - col));
       for_each_tile(block, [&](int64_t row, int rows) {
         epilogue_({.c = c, .group = block.group, .row = row, .col = col, .rows = rows, .lanes = lanes});
         c += rows * kSlivers * table_.width;
@@ -233,14 +256,14 @@ class Product {
   }
 
   // Rows of C or columns of C, one stored row each. Ragged rows are numbered over all groups already.
-  template <class Rows>
-  void list_rows(const Operand& operand, int64_t group, int64_t first, int64_t count, Rows& rows) const {
+  static void list_rows(const Operand& operand, int64_t group, int64_t first, int64_t count,
+                        Scratch::StoredRows& rows) {
     for (int64_t i = 0; i < count; ++i) rows[static_cast<size_t>(i)] = row_of(operand, group, first + i);
   }
 
   // Steps of k, one stored row each: of the weight, or routed rows of the group.
-  template <class Rows>
-  void list_steps(const Operand& operand, int64_t group, int64_t first, int64_t count, Rows& rows) const {
+  void list_steps(const Operand& operand, int64_t group, int64_t first, int64_t count,
+                  Scratch::StoredRows& rows) const {
     if (gemm_.ragged == Ragged::k) first += gemm_.offsets[group];
     list_rows(operand, group, first, count, rows);
   }
@@ -248,10 +271,8 @@ class Product {
   const GroupedGemm& gemm_;
   const std::function<void(const Tile&)>& epilogue_;
   const Kernels& table_;
-  const PanelKind kind_;
-  const int steps_;
-  PackKernel pack_a_ = nullptr, pack_b_ = nullptr;
-  const TileProduct* products_ = nullptr;
+  const int64_t tile_columns_;
+  std::vector<Multiplier> multipliers_;
   std::vector<RowBlock> blocks_;
 };
 
@@ -263,8 +284,8 @@ const void* row_of(const Operand& operand, int64_t group, int64_t i) {
   return static_cast<const char*>(operand.data) + element * static_cast<int64_t>(bytes_of(operand.dtype));
 }
 
-int64_t tile_columns(Halves halves) {
-  return static_cast<int64_t>(kernels().width) * (halves == Halves::lanes ? 1 : kSlivers);
+int64_t tile_columns(bool side_by_side) {
+  return static_cast<int64_t>(kernels().width) * (side_by_side ? 1 : kSlivers);
 }
 
 void grouped_gemm(const GroupedGemm& gemm, const std::function<void(const Tile&)>& epilogue) {

@@ -1,16 +1,20 @@
-// Grouped matrix products C_g = A_g · B_g over ragged groups: blocking, packing and threads. What becomes of
-// C is the caller's epilogue.
+// Grouped matrix products C_g = Σ_s A_gs · B_gs over ragged groups: blocking, packing and threads. What
+// becomes of C is the caller's epilogue.
 //
 // Three shapes of it make a layer:
-//   forward  rows × weightᵀ   M ragged, both operands stored with k contiguous
-//   dgrad    rows × weight    M ragged, the weight stored with lanes (columns of C) contiguous
-//   wgrad    rowsᵀ × rows     K ragged, both operands stored with lanes contiguous
+//   forward  rows × weightᵀ   M ragged
+//   dgrad    rows × weight    M ragged
+//   wgrad    rowsᵀ × rows     K ragged
+// The sum over segments s adds what has operands of its own: gate's and up's share of an input's gradient,
+// the low-rank path of an adapted weight. It is one long k.
 //
-// Each element of C is one chain of multiply-adds over ascending k, whatever the blocking: see kernels.h.
+// Each element of C is one chain of multiply-adds over ascending segments and k, whatever the blocking: see
+// kernels.h.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 #include "cpu/kernels.h"
 
@@ -26,6 +30,10 @@ struct Operand {
   // position(i) = row_index[i] / row_divisor where given, else i: rows are gathered as they are packed.
   const int32_t* row_index = nullptr;
   int32_t row_divisor = 1;
+  // Stored rows are rows (for B: columns) of C, their elements steps of k; else stored rows are steps of k.
+  bool k_contiguous = true;
+  // Nothing is stored: zeros.
+  bool absent = false;
 };
 
 // Where stored row i of a group starts.
@@ -34,23 +42,23 @@ const void* row_of(const Operand& operand, int64_t group, int64_t i);
 // Which dimension counts the routed rows of a group.
 enum class Ragged : uint8_t { m, k };
 
-// How gate and up weights, two matrices, make one B: side by side in each tile's two slivers (their columns
-// are one output), or one after the other along k (their gradients are summed).
-enum class Halves : uint8_t { none, lanes, steps };
+// One run of k and its operands. Both of b have one dtype.
+struct Segment {
+  int64_t k = 0;  // unless k is ragged
+  Operand a;
+  Operand b[2] = {};
+};
 
-// Both halves have one dtype; along lanes, their stored rows are lanes (k contiguous).
 struct GroupedGemm {
   int64_t groups = 1;
   const int32_t* offsets = nullptr;  // [groups + 1], rows of each group
   Ragged ragged = Ragged::m;
-  // The dimensions that are not ragged. With halves along lanes, n counts columns of one half; along steps, k
-  // counts both.
-  int64_t m = 0, n = 0, k = 0;
-  Operand a;
-  bool a_k_contiguous = true;
-  Operand b[2] = {};
-  bool b_k_contiguous = true;
-  Halves halves = Halves::none;
+  // Those that are not ragged.
+  int64_t m = 0, n = 0;
+  std::vector<Segment> segments;
+  // Two matrices B at once, each in one sliver of every tile, so that an epilogue sees gate and up together;
+  // n counts the columns of one. Else there is b[0] alone.
+  bool side_by_side = false;
   // Multiply in float32 even where the processor has narrower products: routing must not round.
   bool exact = false;
 };
@@ -69,6 +77,6 @@ struct Tile {
 void grouped_gemm(const GroupedGemm& gemm, const std::function<void(const Tile&)>& epilogue);
 
 // Columns of C in a full tile: sums over columns that are kept by tile depend on it.
-int64_t tile_columns(Halves halves);
+int64_t tile_columns(bool side_by_side = false);
 
 }  // namespace moe::cpu

@@ -5,15 +5,19 @@
 #include <cstring>
 
 #include "cpu/backend.h"
-#include "cpu/expert_gemm.h"
+#include "cpu/expert_linear.h"
 #include "cpu/loops.h"
 
 namespace moe::cpu {
 namespace {
 
-// A routed row matrix as an operand.
-Operand rows_operand(const Tensor& rows) {
-  return {.data = rows.data, .dtype = rows.dtype, .row_stride = rows.dim(1)};
+// One weight [N, C] of each group as a linear map.
+ExpertLinear linear_of(const Tensor& weight, const Tensor& bias, bool transposed) {
+  ExpertLinear linear = {.outputs = weight.dim(transposed ? 2 : 1),
+                         .inputs = weight.dim(transposed ? 1 : 2),
+                         .transposed = transposed};
+  linear.at = linear.blocks_of({.weight = weight, .bias = bias});
+  return linear;
 }
 
 // Rows past the last group belong to none.
@@ -27,69 +31,59 @@ void clear_unused(const Tensor& offsets, const Tensor& rows) {
 }  // namespace
 
 void run(const GroupedMatmul& op) {
-  const int64_t E = op.weight.dim(0), N = op.weight.dim(1), C = op.weight.dim(2);
-  check_offsets(op.offsets, op.rows.dim(0));
+  const RoutedRows rows = {.groups = op.weight.dim(0), .offsets = op.offsets.i32(), .count = op.rows.dim(0)};
+  check_offsets(op.offsets, rows.count);
   clear_unused(op.offsets, op.out);
   clear_unused(op.offsets, op.pre_activation);
-  const bool gated = is_gated(op.activation);
-  const int64_t I = gated ? N / 2 : N;
-  const GateUp parts = split_gate_up(gated ? ExpertTensors{.gate_up = op.weight, .gate_up_bias = op.bias}
-                                           : ExpertTensors{.up = op.weight, .up_bias = op.bias},
-                                     I);
-  GroupedGemm gemm = {.groups = E, .offsets = op.offsets.i32(), .n = I, .k = C, .a = rows_operand(op.rows)};
-  set_halves(gemm, parts, Halves::lanes);
-  grouped_gemm(gemm, Activate{.activation = op.activation,
-                              .intermediate = I,
-                              .gate_bias = parts.gate_bias,
-                              .up_bias = parts.up_bias,
-                              .pre_activation = op.pre_activation,
-                              .out = op.out});
+  const ExpertLinear linear = linear_of(op.weight, op.bias, op.transposed);
+  multiply_and_activate(rows, operand_of(op.rows), {&linear, 1},
+                        {.activation = op.activation,
+                         .interleaved = op.interleaved,
+                         .intermediate = op.out.dim(1),
+                         .pre_activation = op.pre_activation,
+                         .out = op.out});
 }
 
 void run(const GroupedMatmulDgrad& op) {
-  const int64_t E = op.weight.dim(0), N = op.weight.dim(1), C = op.weight.dim(2);
-  check_offsets(op.offsets, op.d_out.dim(0));
+  const RoutedRows rows = {.groups = op.weight.dim(0), .offsets = op.offsets.i32(), .count = op.d_out.dim(0)};
+  check_offsets(op.offsets, rows.count);
   clear_unused(op.offsets, op.d_rows);
-  const GroupedGemm gemm = {.groups = E,
-                            .offsets = op.offsets.i32(),
-                            .n = C,
-                            .k = N,
-                            .a = rows_operand(op.d_out),
-                            .b = {operand_of({op.weight, 0, N * C, C})},
-                            .b_k_contiguous = false};
+  const ExpertLinear linear = linear_of(op.weight, {}, op.transposed);
+  const Operand d_out = operand_of(op.d_out);
   if (op.activation.function == Activation::identity) {
-    grouped_gemm(gemm, StoreRows{.out = op.d_rows});
+    multiply_backward(rows, d_out, {&linear, 1}, StoreRows{.out = op.d_rows});
   } else {
-    grouped_gemm(gemm, ActivateBackward{.activation = op.activation,
-                                        .intermediate = C,
-                                        .pre_activation = op.pre_activation,
-                                        .d_pre_activation = op.d_rows,
-                                        .row_weights = nullptr,
-                                        .weighted = {},
-                                        .dots = nullptr});
+    multiply_backward(rows, d_out, {&linear, 1},
+                      ActivateBackward{.activation = op.activation,
+                                       .interleaved = op.interleaved,
+                                       .intermediate = linear.inputs,
+                                       .pre_activation = op.pre_activation,
+                                       .d_pre_activation = op.d_rows,
+                                       .row_weights = nullptr,
+                                       .weighted = {},
+                                       .dots = nullptr});
   }
 }
 
 void run(const GroupedMatmulWgrad& op) {
-  const int64_t E = op.offsets.dim(0) - 1, N = op.d_out.dim(1), C = op.rows.dim(1);
-  check_offsets(op.offsets, op.d_out.dim(0));
-  const GroupedGemm gemm = {.groups = E,
-                            .offsets = op.offsets.i32(),
-                            .ragged = Ragged::k,
-                            .m = N,
-                            .n = C,
-                            .a = rows_operand(op.d_out),
-                            .a_k_contiguous = false,
-                            .b = {rows_operand(op.rows)},
-                            .b_k_contiguous = false};
-  grouped_gemm(gemm, StoreBlock{.out = {op.d_weight, 0, N * C, C}, .accumulate = op.accumulate_d_weight});
+  const RoutedRows rows = {
+      .groups = op.offsets.dim(0) - 1, .offsets = op.offsets.i32(), .count = op.d_out.dim(0)};
+  check_offsets(op.offsets, rows.count);
+  const ExpertLinear linear = linear_of(op.d_weight, op.d_bias, op.transposed);
+  const Operand d_out = operand_of(op.d_out);
+  run(rows, BlockGradient{.left = d_out,
+                          .right = operand_of(op.rows),
+                          .left_columns = linear.outputs,
+                          .right_columns = linear.inputs,
+                          .out = linear.at.weight,
+                          .accumulate = op.accumulate_d_weight});
   if (!op.d_bias) return;
-  sum_groups({.groups = E,
-              .offsets = op.offsets.i32(),
-              .rows = rows_operand(op.d_out),
-              .columns = N,
+  sum_groups({.groups = rows.groups,
+              .offsets = rows.offsets,
+              .rows = d_out,
+              .columns = linear.outputs,
               .weights = nullptr,
-              .out = {op.d_bias, 0, N, 1},
+              .out = linear.at.bias,
               .accumulate = op.accumulate_d_bias});
 }
 

@@ -51,10 +51,11 @@ struct TileProductArgs {
 };
 using TileProduct = void (*)(const TileProductArgs&);
 
-// out[row][lane] (+)= c[row][lane] + bias[lane]
+// out[row][lane] (+)= scale · c[row][lane] + bias[lane]
 struct StoreArgs {
   const float* c;  // [rows][2·width]
   int rows, lanes;
+  float scale = 1;
   void* out;
   int64_t out_stride;
   DType dtype;
@@ -63,10 +64,13 @@ struct StoreArgs {
   DType bias_dtype;
 };
 
-// pre = weight·c + bias, stored where asked; out = activation(pre). Ungated: 2·width lanes of one matrix;
-// gated: c's first sliver is the gate, its second the up part, `lanes` ≤ width.
+// pre = weight·c + bias, stored where asked; out = activation(pre), `lanes` of them. Ungated: 2·width lanes
+// of one matrix. Gated, `lanes` ≤ width: c's first sliver is the gate, its second the up part; or,
+// interleaved, gate and up alternate in c, in the biases and in pre, where up then starts one element after
+// gate.
 struct ActivateArgs {
   ActivationSpec activation;
+  bool interleaved = false;
   const float* c;
   int rows, lanes;
   const float* row_weights;  // one per row, or null for 1
@@ -82,9 +86,11 @@ struct ActivateArgs {
 };
 
 // c is the gradient of the activated row before weighting. d_pre = act'(pre)·weight·c; weighted =
-// weight·act(pre); dot[row] = ⟨c, act(pre)⟩ over these lanes.
+// weight·act(pre); dot[row] = ⟨c, act(pre)⟩ over these lanes. Interleaved: gate and up alternate in pre and
+// d_pre, where up then starts one element after gate.
 struct ActivateBackwardArgs {
   ActivationSpec activation;
+  bool interleaved = false;
   const float* c;  // [rows][2·width]
   int rows, lanes;
   const float* row_weights;  // one per row, or null for 1

@@ -17,47 +17,43 @@ struct WholeBatch {
   int32_t offsets[2];
 };
 
-Operand operand(const Tensor& matrix) {
-  return {.data = matrix.data, .dtype = matrix.dtype, .row_stride = matrix.dim(1)};
-}
-
-// out = left · rightᵀ + bias, or added to out
-void multiply_transposed(const Tensor& left, const Tensor& right, const Tensor& bias, const Tensor& out,
-                         bool accumulate) {
+// out = scale · left · rightᵀ + bias, or added to out
+struct Projection {
+  Tensor bias;
+  float scale = 1;
+  bool accumulate = false;
+};
+void project(const Tensor& left, const Tensor& right, const Tensor& out, const Projection& how) {
   const WholeBatch batch(left.dim(0));
   const GroupedGemm gemm = {.offsets = batch.offsets,
                             .n = right.dim(0),
-                            .k = left.dim(1),
-                            .a = operand(left),
-                            .b = {operand(right)},
+                            .segments = {{.k = left.dim(1), .a = operand_of(left), .b = {operand_of(right)}}},
                             .exact = true};
-  grouped_gemm(gemm,
-               StoreRows{.out = out, .bias = {.tensor = bias, .row_stride = 1}, .accumulate = accumulate});
+  grouped_gemm(gemm, StoreRows{.out = out,
+                               .scale = how.scale,
+                               .bias = {.tensor = how.bias, .row_stride = 1},
+                               .accumulate = how.accumulate});
 }
 
-// out (+)= left · right
-void multiply(const Tensor& left, const Tensor& right, const Tensor& out, bool accumulate) {
+// out (+)= scale · left · right
+void multiply(const Tensor& left, const Tensor& right, const Tensor& out, bool accumulate, float scale = 1) {
   const WholeBatch batch(left.dim(0));
-  const GroupedGemm gemm = {.offsets = batch.offsets,
-                            .n = right.dim(1),
-                            .k = left.dim(1),
-                            .a = operand(left),
-                            .b = {operand(right)},
-                            .b_k_contiguous = false};
-  grouped_gemm(gemm, StoreRows{.out = out, .accumulate = accumulate});
+  const GroupedGemm gemm = {
+      .offsets = batch.offsets,
+      .n = right.dim(1),
+      .segments = {{.k = left.dim(1), .a = operand_of(left), .b = {as_steps(operand_of(right))}}}};
+  grouped_gemm(gemm, StoreRows{.out = out, .scale = scale, .accumulate = accumulate});
 }
 
 // out (+)= leftᵀ · right, summed over the tokens in their order
 void multiply_tokens(const Tensor& left, const Tensor& right, const Tensor& out, bool accumulate) {
   const WholeBatch batch(left.dim(0));
-  const GroupedGemm gemm = {.offsets = batch.offsets,
-                            .ragged = Ragged::k,
-                            .m = left.dim(1),
-                            .n = right.dim(1),
-                            .a = operand(left),
-                            .a_k_contiguous = false,
-                            .b = {operand(right)},
-                            .b_k_contiguous = false};
+  const GroupedGemm gemm = {
+      .offsets = batch.offsets,
+      .ragged = Ragged::k,
+      .m = left.dim(1),
+      .n = right.dim(1),
+      .segments = {{.a = as_steps(operand_of(left)), .b = {as_steps(operand_of(right))}}}};
   grouped_gemm(gemm,
                StoreBlock{.out = {.tensor = out, .row_stride = right.dim(1)}, .accumulate = accumulate});
 }
@@ -67,21 +63,21 @@ void sum_tokens(const Tensor& rows, const Tensor& out, bool accumulate) {
   const WholeBatch batch(rows.dim(0));
   sum_groups({.groups = 1,
               .offsets = batch.offsets,
-              .rows = operand(rows),
+              .rows = operand_of(rows),
               .columns = rows.dim(1),
               .weights = nullptr,
               .out = {.tensor = out},
               .accumulate = accumulate});
 }
 
-// out (+)= factor · rows, row by row
-void scale_rows(const Tensor& rows, float factor, const Tensor& out, bool accumulate) {
+// out (+)= rows, in out's dtype
+void add_rows(const Tensor& rows, const Tensor& out, bool accumulate) {
   const int64_t width = rows.dim(1);
   for_chunks(rows.dim(0), 8 * width, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       const void* row = row_of(rows, t, width);
       kernels().sum_rows({.rows = &row,
-                          .weights = &factor,
+                          .weights = nullptr,
                           .count = 1,
                           .width = width,
                           .dtype = rows.dtype,
@@ -112,16 +108,14 @@ class RouterInput {
 // scale · (x · lora_aᵀ), [T, r]
 Workspace low_rank_rows(const Tensor& x, const Tensor& lora_a, float scale) {
   Workspace rows(x.dim(0), lora_a.dim(0), DType::float32);
-  multiply_transposed(x, lora_a, {}, rows.tensor, false);
-  scale_rows(rows.tensor, scale, rows.tensor, false);
+  project(x, lora_a, rows.tensor, {.scale = scale});
   return rows;
 }
 
 // scale · (d_logits · lora_b), [T, r]
 Workspace low_rank_gradient(const RouteBackward& op) {
   Workspace rows(op.d_logits.dim(0), op.parameters.lora_b.dim(1), DType::float32);
-  multiply(op.d_logits, op.parameters.lora_b, rows.tensor, false);
-  scale_rows(rows.tensor, op.lora_scale, rows.tensor, false);
+  multiply(op.d_logits, op.parameters.lora_b, rows.tensor, false, op.lora_scale);
   return rows;
 }
 
@@ -137,7 +131,7 @@ void gradient_of_x(const RouteBackward& op) {
   const Workspace rows(op.dx.dim(0), op.dx.dim(1), DType::float32);
   gradient_of_rows(op, rows.tensor, false);
   jitter_rows(op.router.noise, rows.tensor, rows.tensor);
-  scale_rows(rows.tensor, 1.0f, op.dx, op.accumulate_dx);
+  add_rows(rows.tensor, op.dx, op.accumulate_dx);
 }
 
 }  // namespace
@@ -145,12 +139,11 @@ void gradient_of_x(const RouteBackward& op) {
 void project_logits(const Route& op) {
   const RouterInput input(op.router.noise, op.x);
   const RouterMatrices& by = op.parameters;
-  multiply_transposed(input.tensor(), by.weight, by.bias, op.logits, false);
-  if (op.noise_logits && by.noise_weight)
-    multiply_transposed(input.tensor(), by.noise_weight, {}, op.noise_logits, false);
-  if (by.lora_a)
-    multiply_transposed(low_rank_rows(input.tensor(), by.lora_a, op.lora_scale).tensor, by.lora_b, {},
-                        op.logits, true);
+  project(input.tensor(), by.weight, op.logits, {.bias = by.bias});
+  if (op.noise_logits && by.noise_weight) project(input.tensor(), by.noise_weight, op.noise_logits, {});
+  if (!by.lora_a) return;
+  const Workspace rows = low_rank_rows(input.tensor(), by.lora_a, op.lora_scale);
+  project(rows.tensor, by.lora_b, op.logits, {.accumulate = true});
 }
 
 void project_logits_backward(const RouteBackward& op) {

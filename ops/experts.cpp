@@ -1,34 +1,64 @@
-// Packed and separate gate/up layouts, seen as the same strided blocks.
+// Packed, separate, interleaved and transposed layouts, seen as the same strided blocks.
 #include "ops/experts.h"
+
+#include <algorithm>
 
 namespace moe {
 namespace {
 
-ExpertMatrix block(const Tensor& tensor, int64_t first_row, int64_t rows_per_expert, int64_t columns) {
-  if (!tensor) return {};
-  return {tensor, first_row * columns, rows_per_expert * columns, columns};
+ExpertLinear linear_of(const Experts& experts, ExpertLinear place) {
+  place.transposed = experts.transposed;
+  place.lora_scale = experts.lora_scale;
+  place.at = place.blocks_of(experts.parameters[place.projection]);
+  return place;
 }
 
 }  // namespace
 
-GateUp split_gate_up(const ExpertTensors& experts, int64_t intermediate) {
-  GateUp parts;
-  const int64_t I = intermediate;
-  if (const Tensor& packed = experts.gate_up) {
-    parts.gate = block(packed, 0, 2 * I, packed.dim(2));
-    parts.up = block(packed, I, 2 * I, packed.dim(2));
-  } else {
-    if (experts.gate) parts.gate = block(experts.gate, 0, I, experts.gate.dim(2));
-    if (experts.up) parts.up = block(experts.up, 0, I, experts.up.dim(2));
-  }
-  if (experts.gate_up_bias) {
-    parts.gate_bias = block(experts.gate_up_bias, 0, 2 * I, 1);
-    parts.up_bias = block(experts.gate_up_bias, I, 2 * I, 1);
-  } else {
-    parts.gate_bias = block(experts.gate_bias, 0, I, 1);
-    parts.up_bias = block(experts.up_bias, 0, I, 1);
-  }
-  return parts;
+bool Experts::has_lora() const {
+  return std::any_of(parameters.of_projection.begin(), parameters.of_projection.end(),
+                     [](const LinearParameters<Tensor>& of) { return of.lora_a.present; });
+}
+
+ExpertMatrix ExpertMatrix::transposed() const {
+  ExpertMatrix other = *this;
+  std::swap(other.row_stride, other.column_stride);
+  return other;
+}
+
+ExpertMatrix ExpertMatrix::rows_from(int64_t row) const {
+  ExpertMatrix other = *this;
+  other.offset += row * row_stride;
+  return other;
+}
+
+LinearParameters<ExpertMatrix> ExpertLinear::blocks_of(const LinearParameters<Tensor>& tensors) const {
+  const auto block = [](const Tensor& tensor, int64_t rows, int64_t columns) {
+    return ExpertMatrix{.tensor = tensor, .expert_stride = rows * columns, .row_stride = columns};
+  };
+  const int64_t rank = tensors.lora_a ? tensors.lora_a.dim(1) : 0;
+  return {.weight = transposed ? block(tensors.weight, inputs, outputs).transposed()
+                               : block(tensors.weight, outputs, inputs),
+          .bias = block(tensors.bias, outputs, 1),
+          .lora_a = block(tensors.lora_a, rank, inputs),
+          .lora_b = block(tensors.lora_b, outputs, rank)};
+}
+
+std::vector<ExpertLinear> up_projections(const Experts& experts, const ActivationSpec& activation,
+                                         const ExpertDims& dims) {
+  const int64_t I = dims.intermediate;
+  const auto linear = [&](Projection projection, int64_t first, int64_t outputs) {
+    return linear_of(experts,
+                     {.projection = projection, .first = first, .outputs = outputs, .inputs = dims.hidden});
+  };
+  if (!is_gated(activation)) return {linear(Projection::up, 0, I)};
+  if (experts.parameters[Projection::gate_up].weight) return {linear(Projection::gate_up, 0, 2 * I)};
+  return {linear(Projection::gate, 0, I), linear(Projection::up, I, I)};
+}
+
+ExpertLinear down_projection(const Experts& experts, const ExpertDims& dims) {
+  return linear_of(experts,
+                   {.projection = Projection::down, .outputs = dims.hidden, .inputs = dims.intermediate});
 }
 
 }  // namespace moe

@@ -46,9 +46,11 @@ void expect_float(const char* name, const Tensor& tensor, Dims dims) {
 }
 
 // Parameters beside activations of `dtype`: biases, router weights and gradients may be float32 instead.
+DType wide(const Tensor& tensor, DType dtype) {
+  return tensor.present && tensor.dtype == DType::float32 ? DType::float32 : dtype;
+}
 void expect_wide(const char* name, const Tensor& tensor, DType dtype, Dims dims) {
-  if (tensor.present && tensor.dtype == DType::float32) dtype = DType::float32;
-  expect(name, tensor, dtype, dims);
+  expect(name, tensor, wide(tensor, dtype), dims);
 }
 
 void require(bool holds, const char* sentence) {
@@ -245,12 +247,28 @@ void check(const CombineBackward& op) {
   expect("dWeights", op.d_weights, DType::float32, {T, K});
 }
 
+// [E, outputs, inputs] of a weight, in the order in which it is stored.
+struct WeightShape {
+  int64_t experts, outputs, inputs;
+  bool transposed;
+};
+
+void expect_weight(const char* name, const Tensor& tensor, DType dtype, WeightShape shape) {
+  const auto [E, N, C, transposed] = shape;
+  transposed ? expect(name, tensor, dtype, {E, C, N}) : expect(name, tensor, dtype, {E, N, C});
+}
+
+void check_interleaved(bool interleaved, const ActivationSpec& activation) {
+  require(!interleaved || is_gated(activation), "interleaved: expected a gated activation");
+}
+
 void check(const GroupedMatmul& op) {
   check_activation(op.activation);
+  check_interleaved(op.interleaved, op.activation);
   expect_float("rows", op.rows, {kAny, kAny});
   const int64_t R = op.rows.dim(0);
-  expect("weight", op.weight, op.rows.dtype, {kAny, kAny, op.rows.dim(1)});
-  const int64_t E = op.weight.dim(0), N = op.weight.dim(1);
+  expect_weight("weight", op.weight, op.rows.dtype, {kAny, kAny, op.rows.dim(1), op.transposed});
+  const int64_t E = op.weight.dim(0), N = op.weight.dim(op.transposed ? 2 : 1);
   require(!is_gated(op.activation) || N % 2 == 0, "weight: expected an even number of output rows");
   expect("offsets", op.offsets, DType::int32, {E + 1});
   if (op.bias) expect_wide("bias", op.bias, op.weight.dtype, {E, N});
@@ -260,11 +278,12 @@ void check(const GroupedMatmul& op) {
 
 void check(const GroupedMatmulDgrad& op) {
   check_activation(op.activation);
+  check_interleaved(op.interleaved, op.activation);
   expect_float("dOut", op.d_out, {kAny, kAny});
   const DType dtype = op.d_out.dtype;
   const int64_t R = op.d_out.dim(0);
-  expect("weight", op.weight, dtype, {kAny, op.d_out.dim(1), kAny});
-  const int64_t C = op.weight.dim(2) * (is_gated(op.activation) ? 2 : 1);
+  expect_weight("weight", op.weight, dtype, {kAny, op.d_out.dim(1), kAny, op.transposed});
+  const int64_t C = op.weight.dim(op.transposed ? 1 : 2) * (is_gated(op.activation) ? 2 : 1);
   expect("offsets", op.offsets, DType::int32, {op.weight.dim(0) + 1});
   if (op.activation.function != Activation::identity)
     expect("preActivation", op.pre_activation, dtype, {R, C});
@@ -279,54 +298,94 @@ void check(const GroupedMatmulWgrad& op) {
   expect("offsets", op.offsets, DType::int32, {kAny});
   const int64_t E = op.offsets.dim(0) - 1;
   require(E >= 1, "offsets: expected at least one group");
-  expect_wide("dWeight", op.d_weight, dtype, {E, N, op.rows.dim(1)});
+  expect_weight("dWeight", op.d_weight, wide(op.d_weight, dtype), {E, N, op.rows.dim(1), op.transposed});
   if (op.d_bias) expect_wide("dBias", op.d_bias, dtype, {E, N});
 }
 
-struct ExpertDims {
-  int64_t experts, hidden, intermediate;
+// The parameters of one linear, or their gradients: weights of one dtype, the rest of it or of float32.
+class LinearCheck {
+ public:
+  LinearCheck(const ExpertLinear& linear, int64_t experts, DType dtype)
+      : linear_(linear),
+        experts_(experts),
+        dtype_(dtype),
+        name_(std::string("experts.") + kProjectionNames[static_cast<size_t>(linear.projection)]) {}
+
+  void parameters(const LinearParameters<Tensor>& given) const {
+    weight(given.weight, dtype_);
+    bias(given.bias);
+    require(given.lora_a.present == given.lora_b.present, "loraA, loraB: expected both or neither");
+    if (given.lora_a) pair(given, kAny);
+  }
+
+  // Where there are low-rank pairs, they alone have gradients.
+  void gradients(const LinearParameters<Tensor>& given, const LinearParameters<Tensor>& of,
+                 bool frozen) const {
+    require(!frozen || (!given.weight && !given.bias), "gradients: expected none of frozen parameters");
+    if (!frozen) weight(given.weight, wide(given.weight, dtype_));
+    if (!frozen) bias(given.bias);
+    if (of.lora_a) pair(given, of.lora_a.dim(1));
+  }
+
+ private:
+  void weight(const Tensor& tensor, DType dtype) const {
+    expect_weight(name_.c_str(), tensor, dtype,
+                  {experts_, linear_.outputs, linear_.inputs, linear_.transposed});
+  }
+  void bias(const Tensor& tensor) const {
+    if (tensor) expect_wide((name_ + "Bias").c_str(), tensor, dtype_, {experts_, linear_.outputs});
+  }
+  void pair(const LinearParameters<Tensor>& given, int64_t rank) const {
+    expect_wide((name_ + "LoraA").c_str(), given.lora_a, dtype_, {experts_, rank, linear_.inputs});
+    rank = given.lora_a.dim(1);
+    require(rank >= 1, "loraA: expected a rank of at least 1");
+    expect_wide((name_ + "LoraB").c_str(), given.lora_b, dtype_, {experts_, linear_.outputs, rank});
+  }
+
+  const ExpertLinear& linear_;
+  const int64_t experts_;
+  const DType dtype_;
+  const std::string name_;
 };
 
-// Weights must have the activations' dtype; gradients and biases may be float32 beside them.
-void check_experts(const ExpertTensors& experts, const ActivationSpec& activation, DType dtype,
-                   bool gradients, ExpertDims dims) {
-  const auto [E, H, I] = dims;
-  const auto weight = [&](const char* name, const Tensor& tensor, Dims shape) {
-    gradients ? expect_wide(name, tensor, dtype, shape) : expect(name, tensor, dtype, shape);
-  };
-  const auto bias = [&](const char* name, const Tensor& tensor, Dims shape) {
-    if (tensor) expect_wide(name, tensor, dtype, shape);
-  };
-  weight("experts.down", experts.down, {E, H, I});
-  if (is_gated(activation) && experts.gate_up) {
-    weight("experts.gateUp", experts.gate_up, {E, 2 * I, H});
-  } else {
-    weight("experts.up", experts.up, {E, I, H});
-    if (is_gated(activation)) weight("experts.gate", experts.gate, {E, I, H});
-  }
-  bias("experts.gateUpBias", experts.gate_up_bias, {E, 2 * I});
-  bias("experts.gateBias", experts.gate_bias, {E, I});
-  bias("experts.upBias", experts.up_bias, {E, I});
-  bias("experts.downBias", experts.down_bias, {E, H});
+ExpertDims dims_of(const Experts& experts) {
+  const Tensor& down = experts.parameters[Projection::down].weight;
+  const int hidden = experts.transposed ? 2 : 1;
+  return {.experts = down.dim(0), .hidden = down.dim(hidden), .intermediate = down.dim(3 - hidden)};
+}
+
+std::vector<ExpertLinear> linears_of(const Experts& experts, const ActivationSpec& activation) {
+  const ExpertDims dims = dims_of(experts);
+  std::vector<ExpertLinear> linears = up_projections(experts, activation, dims);
+  linears.push_back(down_projection(experts, dims));
+  return linears;
 }
 
 // What both directions share: x, the dispatch, the routing weights and the experts.
-template <class Experts>
-ExpertDims check_layer(const Experts& op) {
+template <class Op>
+void check_layer(const Op& op) {
   check_activation(op.activation);
+  const ExpertTensors& parameters = op.experts.parameters;
+  const bool packed = parameters[Projection::gate_up].weight.present;
+  require(!op.experts.interleaved || (packed && is_gated(op.activation)),
+          "interleaved: expected gateUp and a gated activation");
   expect_float("x", op.x, {kAny, kAny});
   const int64_t T = op.x.dim(0), H = op.x.dim(1);
   expect("slotRow", op.slot_row, DType::int32, {T, kAny});
-  const int64_t K = op.slot_row.dim(1);
   expect("rowSlot", op.row_slot, DType::int32, {kAny});
-  expect("weights", op.weights, DType::float32, {T, K});
-  expect("experts.down", op.experts.down, op.x.dtype, {kAny, H, kAny});
-  const ExpertDims dims = {op.experts.down.dim(0), H, op.experts.down.dim(2)};
+  expect("weights", op.weights, DType::float32, {T, op.slot_row.dim(1)});
+  expect_weight("experts.down", parameters[Projection::down].weight, op.x.dtype,
+                {kAny, H, kAny, op.experts.transposed});
+  const ExpertDims dims = dims_of(op.experts);
   expect("offsets", op.offsets, DType::int32, {dims.experts + 1});
-  check_experts(op.experts, op.activation, op.x.dtype, false, dims);
+  for (const ExpertLinear& linear : linears_of(op.experts, op.activation))
+    LinearCheck(linear, dims.experts, op.x.dtype).parameters(parameters[linear.projection]);
+  const Tensor &gate_bias = parameters[Projection::gate].bias, &up_bias = parameters[Projection::up].bias;
+  require(!is_gated(op.activation) || packed ||
+              (gate_bias.present == up_bias.present && gate_bias.dtype == up_bias.dtype),
+          "experts.gateBias: expected the dtype of upBias, or neither");
   const int64_t width = (is_gated(op.activation) ? 2 : 1) * dims.intermediate;
   if (op.pre_activation) expect("preActivation", op.pre_activation, op.x.dtype, {op.row_slot.dim(0), width});
-  return dims;
 }
 
 void check(const ExpertsForward& op) {
@@ -335,11 +394,15 @@ void check(const ExpertsForward& op) {
 }
 
 void check(const ExpertsBackward& op) {
-  const ExpertDims dims = check_layer(op);
+  check_layer(op);
   expect("dy", op.dy, op.x.dtype, {op.x.dim(0), op.x.dim(1)});
   expect("dx", op.dx, op.x.dtype, {op.x.dim(0), op.x.dim(1)});
   expect("dWeights", op.d_weights, DType::float32, {op.weights.dim(0), op.weights.dim(1)});
-  check_experts(op.gradients, op.activation, op.x.dtype, true, dims);
+  for (const ExpertLinear& linear : linears_of(op.experts, op.activation)) {
+    LinearCheck(linear, op.offsets.dim(0) - 1, op.x.dtype)
+        .gradients(op.gradients[linear.projection], op.experts.parameters[linear.projection],
+                   op.experts.has_lora());
+  }
 }
 
 }  // namespace

@@ -59,6 +59,17 @@ struct V {
     return largest;
   }
 
+  // Even and odd lanes of a, then b; and back.
+  static void deinterleave(F a, F b, F& even, F& odd) {
+    even = in_order(_mm256_shuffle_ps(a, b, 0x88));
+    odd = in_order(_mm256_shuffle_ps(a, b, 0xdd));
+  }
+  static void interleave(F even, F odd, F& a, F& b) {
+    const F low = _mm256_unpacklo_ps(even, odd), high = _mm256_unpackhi_ps(even, odd);
+    a = _mm256_permute2f128_ps(low, high, 0x20);
+    b = _mm256_permute2f128_ps(low, high, 0x31);
+  }
+
   static void transpose(F r[8]) {
     F t[8];
     for (int i = 0; i < 8; i += 2) {
@@ -79,6 +90,11 @@ struct V {
   }
 
  private:
+  // Each half of a shuffle took from one half of both registers: a0 b0 a1 b1 become a0 a1 b0 b1, two lanes
+  // each.
+  static F in_order(F halves) {
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(halves), 0xd8));
+  }
   static __m256i first(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }

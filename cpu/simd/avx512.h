@@ -57,6 +57,18 @@ struct V {
     return _mm512_reduce_max_epi32(_mm512_mask_loadu_epi32(lowest, first(n), p));
   }
 
+  // Even and odd lanes of a, then b; and back.
+  static void deinterleave(F a, F b, F& even, F& odd) {
+    const __m512i first = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    even = _mm512_permutex2var_ps(a, first, b);
+    odd = _mm512_permutex2var_ps(a, _mm512_add_epi32(first, _mm512_set1_epi32(1)), b);
+  }
+  static void interleave(F even, F odd, F& a, F& b) {
+    const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    a = _mm512_permutex2var_ps(even, first, odd);
+    b = _mm512_permutex2var_ps(even, _mm512_add_epi32(first, _mm512_set1_epi32(8)), odd);
+  }
+
   static void transpose(F r[16]) {
     F t[16];
     for (int i = 0; i < 16; i += 2) {

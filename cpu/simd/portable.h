@@ -66,6 +66,16 @@ struct V {
     return largest;
   }
 
+  // Even and odd lanes of a, then b; and back.
+  static void deinterleave(F a, F b, F& even, F& odd) {
+    even = __builtin_shufflevector(a, b, 0, 2, 4, 6);
+    odd = __builtin_shufflevector(a, b, 1, 3, 5, 7);
+  }
+  static void interleave(F even, F odd, F& a, F& b) {
+    a = __builtin_shufflevector(even, odd, 0, 4, 1, 5);
+    b = __builtin_shufflevector(even, odd, 2, 6, 3, 7);
+  }
+
   static void transpose(F r[4]) {
     const F a = __builtin_shufflevector(r[0], r[1], 0, 4, 1, 5),
             b = __builtin_shufflevector(r[0], r[1], 2, 6, 3, 7);
