@@ -412,6 +412,10 @@ void validate(const Op& op) {
 }
 
 const char* name_of(const Op& op) {
+  return name_of_op(op.index());
+}
+
+const char* name_of_op(size_t alternative) {
   // In the order of the variant's alternatives.
   static constexpr std::array<const char*, std::variant_size_v<Op>> kNames = {"fill",
                                                                               "cast",
@@ -428,7 +432,7 @@ const char* name_of(const Op& op) {
                                                                               "groupedMatmulWgrad",
                                                                               "expertsForward",
                                                                               "expertsBackward"};
-  return kNames[op.index()];
+  return kNames[alternative];
 }
 
 }  // namespace moe
