@@ -1,16 +1,19 @@
 // Trains a small byte-level language model with a Mixture-of-Experts feed-forward on any text file:
 //
-//   npx tsx examples/train-bytes.ts FILE [--steps N] [--seconds S] [--experts E] …     (--help lists them all)
+//   npx tsx examples/train-bytes.ts FILE [--router NAME] [--steps N] [--experts E] …     (--help lists them all)
 //
 // The layer runs in the package's kernels; everything around it, gradients included, is in examples/train-bytes/.
 
 import { readFileSync } from 'node:fs';
 import { Presets, SingleBar } from 'cli-progress';
+import { MoeError } from '../src/index.ts';
 import { HELP, type Options, parseCommandLine, UsageError } from './train-bytes/command-line.ts';
 import { seededRandom } from './train-bytes/maths.ts';
 import { ByteModel } from './train-bytes/model.ts';
 import { Adam } from './train-bytes/parameter.ts';
+import { RECIPES } from './train-bytes/routers.ts';
 import { evenBatches, randomBatch, splitText, type Text, unigramEntropy } from './train-bytes/text.ts';
+import { percent, Usage } from './train-bytes/usage.ts';
 
 const WARMUP_STEPS = 50;
 const VALIDATION_BYTES = 8192;
@@ -21,27 +24,35 @@ async function main(args: string[]): Promise<void> {
   const { file, options } = command;
   const bytes = readText(file);
   const text = splitText(bytes);
-  if (text.validation.length <= options.context) {
+  if (text.validation.length < options.context + options.sequence) {
     throw new UsageError(`FILE: expected a longer text, got ${bytes.length} bytes`);
   }
-  using model = new ByteModel({ ...options, topK: options['top-k'] });
-  console.log(`${bytes.length} bytes of text, ${countParameters(model)} parameters`);
+  using model = createModel(options);
+  console.log(
+    `${bytes.length} bytes of text, ${countParameters(model)} parameters, router ${options.router}`,
+  );
   const steps = await train(model, text, options);
-  const { loss, shares } = await validate(model, text, options.tokens);
+  const { loss, usage } = await validate(model, text, options);
   console.log(`after ${steps} steps, on the last tenth of the text, which was not trained on:`);
   console.log(`  validation loss  ${bits(loss)} bits per byte`);
   const [entropy, entropyOfAll] = [text.validation, bytes].map(part => bits(unigramEntropy(part)));
   console.log(`  unigram entropy  ${entropy} bits per byte (${entropyOfAll} for the whole text)`);
-  console.log(`  ${shares.filter(share => share > 0).length} of ${shares.length} experts used:`);
-  shares.forEach((share, expert) => {
-    const bar = '█'.repeat(Math.round(100 * share));
-    console.log(`    expert ${expert}  ${percent(share).padStart(5)} %  ${bar}`);
-  });
+  for (const line of usage.describe()) console.log(`  ${line}`);
+}
+
+function createModel(options: Options): ByteModel {
+  try {
+    return new ByteModel({ ...options, topK: options['top-k'], router: RECIPES[options.router] });
+  } catch (error) {
+    // Sizes that the router cannot have: the layer says which, and why.
+    if (error instanceof MoeError) throw new UsageError(`--router ${options.router}: ${error.message}`);
+    throw error;
+  }
 }
 
 /** Steps until `steps` or `seconds` is reached; returns how many. */
 async function train(model: ByteModel, text: Text, options: Options): Promise<number> {
-  const { steps, seconds, tokens, context, experts, 'learning-rate': learningRate } = options;
+  const { steps, seconds, 'learning-rate': learningRate } = options;
   const adam = new Adam(Object.values(model.parameters));
   const random = seededRandom(options.seed);
   const start = performance.now();
@@ -49,13 +60,14 @@ async function train(model: ByteModel, text: Text, options: Options): Promise<nu
   let step = 0;
   let recent: { loss: number; shares: number[] } | undefined;
   while (step < steps && performance.now() - start < 1000 * seconds) {
-    const losses = await model.run(randomBatch(text.training, tokens, context, random), true);
+    const losses = await model.run(randomBatch(text.training, options, random), step);
     adam.step(learningRate * Math.min((step + 1) / WARMUP_STEPS, 1 - step / steps));
     step++;
-    const shares = sharesOf(losses.counts);
-    recent ??= { loss: losses.prediction, shares: shares.map(() => 1 / experts) };
+    const usage = new Usage(model.moe.layer.config.experts);
+    usage.add(losses);
+    recent ??= { loss: losses.prediction, shares: usage.shares };
     recent.loss = smooth(recent.loss, losses.prediction);
-    recent.shares = recent.shares.map((share, e) => smooth(share, shares[e]!));
+    recent.shares = recent.shares.map((share, e) => smooth(share, usage.shares[e]!));
     bar.update(step, { loss: bits(recent.loss), shares: recent.shares.map(percent).join(' ') });
   }
   bar.stop();
@@ -70,25 +82,16 @@ function progressBar(steps: number): SingleBar {
   return bar;
 }
 
-/** Mean loss in nats per byte over the validation part, and each expert's share of its routed rows. */
-async function validate(model: ByteModel, text: Text, tokens: number) {
-  const { context, experts } = model.config;
-  const counts = new Array<number>(experts).fill(0);
+/** Mean loss in nats per byte over the validation part, and how its bytes were routed; without noise. */
+async function validate(model: ByteModel, text: Text, options: Options) {
+  const usage = new Usage(model.moe.layer.config.experts);
   let sum = 0;
-  let predicted = 0;
-  for (const batch of evenBatches(text.validation, tokens, context, VALIDATION_BYTES)) {
+  for (const batch of evenBatches(text.validation, options, VALIDATION_BYTES)) {
     const losses = await model.run(batch);
     sum += losses.prediction * batch.targets.length;
-    predicted += batch.targets.length;
-    for (let e = 0; e < experts; e++) counts[e]! += losses.counts[e]!;
+    usage.add(losses);
   }
-  return { loss: sum / predicted, shares: sharesOf(counts) };
-}
-
-function sharesOf(counts: ArrayLike<number>): number[] {
-  const all = Array.from(counts);
-  const total = all.reduce((a, b) => a + b, 0);
-  return all.map(count => count / total);
+  return { loss: sum / usage.tokens, usage };
 }
 
 function smooth(mean: number, value: number): number {
@@ -97,10 +100,6 @@ function smooth(mean: number, value: number): number {
 
 function bits(nats: number): string {
   return (nats / Math.LN2).toFixed(3);
-}
-
-function percent(share: number): string {
-  return (100 * share).toFixed(1);
 }
 
 function countParameters(model: ByteModel): number {

@@ -20,6 +20,7 @@ export { MoELayer, type MoELayerBackward, type NamedTensors } from './layer.ts';
 export type { LayerRouter, MoELayerConfig } from './layer-config.ts';
 export {
   type RouterLossArgs,
+  type RouterLosses,
   type RoutingStatistics,
   routerLoss,
   routingStatistics,

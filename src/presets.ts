@@ -12,12 +12,47 @@ export type Preset = Readonly<MoELayerConfig>;
 export const presets = {
   /**
    * Switch Transformer, base size with 128 experts (arXiv 2101.03961; google/switch-base-128). Every second layer, from
-   * layer 1, of the 12 encoder and of the 12 decoder layers. The capacity, 64, is per sequence: give a layer one at a time.
+   * layer 1, of the 12 encoder and of the 12 decoder layers.
    */
   switchBase128: preset({
     ...dimensions(768, 3072, 128, 1),
     activation: 'relu',
-    router: { capacity: { tokensPerExpert: 64 } },
+    router: { capacity: { tokensPerExpert: 64, per: 'sequence' } },
+  }),
+
+  /**
+   * GLaM 64B/64E, 1.2T (arXiv 2112.06905, table 4). Every second of 64 layers, from layer 0. The paper gives its dense
+   * feed-forwards a gated GELU and says nothing of the experts: that these are ungated follows from its 1.2T parameters, 96.6B of
+   * them active; that they are ReLU, and the two weights normalised, from its authors' code (github.com/google/praxis,
+   * layers/glam.py). No capacity: the paper names none.
+   */
+  glam64B64E: preset({
+    ...dimensions(8192, 32768, 64, 2),
+    activation: 'relu',
+    router: { normalize: true },
+  }),
+
+  /**
+   * Expert choice 8B/64E, 143B (arXiv 2202.09368, table 1 and equation 3). Every second of 32 layers, from layer 0. Each
+   * expert takes 2/64 of a batch's tokens, so that two experts serve a token on average. Which tokens those are depends on the
+   * whole batch.
+   */
+  expertChoice8B64E: preset({
+    ...{ hidden: 4096, intermediate: 16384, experts: 64 },
+    activation: 'gelu',
+    router: { expertChoice: { factor: 2 } },
+  }),
+
+  /**
+   * Mixture-of-Depths (arXiv 2404.02258): of each sequence the 12.5 % of tokens with the largest logits go through the block,
+   * times their logit, in every second block; for the others y is 0, and the residual around the layer is all they get. The
+   * paper's block is attention and MLP; here it is the MLP. It names its models by parameters alone (60M to 3B), neither
+   * widths nor activation: 1024, 4096 and GELU only stand for them.
+   */
+  mixtureOfDepths: preset({
+    ...{ hidden: 1024, intermediate: 4096, experts: 1 },
+    activation: 'gelu',
+    router: { score: 'identity', expertChoice: { factor: 0.125, per: 'sequence' } },
   }),
 
   /** Mixtral 8x7B (arXiv 2401.04088; mistralai/Mixtral-8x7B-v0.1). All 32 layers. */
@@ -89,6 +124,16 @@ export const presets = {
   phi35Moe: preset({
     ...dimensions(4096, 6400, 16, 2),
     router: { score: 'sparsemixer', jitterEps: 0.01 },
+  }),
+
+  /**
+   * LongCat-Flash, 560B (arXiv 2509.01322; meituan-longcat/LongCat-Flash-Chat). All 28 layers. Of its 768 experts the last 256
+   * return their input.
+   */
+  longcatFlash: preset({
+    ...dimensions(6144, 2048, 512, 12),
+    identityExperts: 256,
+    router: { selectionBias: true, scale: 6 },
   }),
 
   /** Granite 3.0 and 3.1 3B-A800M (ibm-granite/granite-3.1-3b-a800m-base). All 32 layers. */

@@ -1,33 +1,45 @@
 // The example's command line: its options, their defaults, and what is wrong with one.
 
 import { parseArgs } from 'node:util';
+import { RECIPES, ROUTER_NAMES, type RouterName } from './routers.ts';
 
-/** Every option: its default and what it means. */
-const OPTIONS = {
-  steps: [1500, 'stop after so many steps'],
+/** Every numeric option: its default and what it means. */
+const NUMBERS = {
+  steps: [1000, 'stop after so many steps'],
   seconds: [90, 'or after so many seconds, whichever comes first'],
   tokens: [512, 'T, bytes predicted per step'],
+  sequence: [16, 'consecutive bytes of a batch; divides T'],
   context: [16, 'C, bytes the model sees'],
   embedding: [24, 'D, numbers per embedded byte'],
   hidden: [128, 'H'],
   intermediate: [128, 'I, the width of one expert'],
   experts: [8, 'E'],
-  'top-k': [2, 'K, experts per token'],
-  balance: [0.02, 'weight of the load-balancing loss'],
+  'top-k': [undefined, "K, experts per token, instead of the router's own"],
   'learning-rate': [0.004, 'the highest; it warms up, then falls linearly to zero'],
   seed: [1, 'of the initial values and of the batches'],
 } as const;
 
-const FRACTIONAL: readonly string[] = ['seconds', 'balance', 'learning-rate'];
+const FRACTIONAL: readonly string[] = ['seconds', 'learning-rate'];
+const DEFAULT_ROUTER: RouterName = 'aux-loss';
 
-export type Options = Record<keyof typeof OPTIONS, number>;
+type NumberName = keyof typeof NUMBERS;
+export type Options = Record<Exclude<NumberName, 'top-k'>, number> & {
+  'top-k': number | undefined;
+  router: RouterName;
+};
+
+const line = (name: string, meaning: string) => `  ${name.padEnd(18)} ${meaning}`;
 
 export const HELP = [
   'Usage: npx tsx examples/train-bytes.ts FILE [options]',
   '',
-  ...Object.entries(OPTIONS).map(
-    ([name, [value, meaning]]) => `  --${name.padEnd(14)} ${meaning} (${value})`,
+  line('--router', `how tokens are routed, one of those below (${DEFAULT_ROUTER})`),
+  ...Object.entries(NUMBERS).map(([name, [value, meaning]]) =>
+    line(`--${name}`, value === undefined ? meaning : `${meaning} (${value})`),
   ),
+  '',
+  'Routers:',
+  ...ROUTER_NAMES.map(name => line(name, RECIPES[name].meaning)),
 ].join('\n');
 
 /** A mistake in the command line: its message is all there is to say. */
@@ -35,14 +47,13 @@ export class UsageError extends Error {}
 
 /** The file and every option, or `help`. */
 export function parseCommandLine(args: string[]): { file: string; options: Options } | 'help' {
-  const names = Object.keys(OPTIONS) as (keyof Options)[];
-  const texts = Object.fromEntries(names.map(name => [name, { type: 'string' as const }]));
-  const { values, positionals } = parseStrictly(args, texts);
+  const { values, positionals } = parseStrictly(args);
   if (values.help) return 'help';
-  const options = Object.fromEntries(names.map(name => [name, parseNumber(name, values[name])])) as Options;
-  if (options['top-k'] > options.experts) {
+  const numbers = (Object.keys(NUMBERS) as NumberName[]).map(name => [name, parseNumber(name, values[name])]);
+  const options = { ...Object.fromEntries(numbers), router: parseRouter(values.router) } as Options;
+  if (options.tokens % options.sequence !== 0) {
     throw new UsageError(
-      `--top-k: expected at most ${options.experts}, the number of experts, got ${options['top-k']}`,
+      `--sequence: expected a divisor of ${options.tokens}, the tokens, got ${options.sequence}`,
     );
   }
   const [file] = positionals;
@@ -52,7 +63,10 @@ export function parseCommandLine(args: string[]): { file: string; options: Optio
   return { file, options };
 }
 
-function parseStrictly(args: string[], texts: Record<string, { type: 'string' }>) {
+function parseStrictly(args: string[]) {
+  const texts = Object.fromEntries(
+    [...Object.keys(NUMBERS), 'router'].map(name => [name, { type: 'string' as const }]),
+  );
   try {
     const help = { type: 'boolean', short: 'h' } as const;
     const parsed = parseArgs({ args, options: { ...texts, help }, allowPositionals: true });
@@ -65,12 +79,20 @@ function parseStrictly(args: string[], texts: Record<string, { type: 'string' }>
   }
 }
 
-function parseNumber(name: keyof Options, text: string | boolean | undefined): number {
-  if (text === undefined) return OPTIONS[name][0];
+function parseNumber(name: NumberName, text: string | boolean | undefined): number | undefined {
+  if (text === undefined) return NUMBERS[name][0];
   const value = Number(text);
   const whole = !FRACTIONAL.includes(name);
   if (!(value > 0 && value < Number.POSITIVE_INFINITY) || (whole && !Number.isInteger(value))) {
     throw new UsageError(`--${name}: expected a positive ${whole ? 'integer' : 'number'}, got ${text}`);
   }
   return value;
+}
+
+function parseRouter(text: string | boolean = DEFAULT_ROUTER): RouterName {
+  const name = ROUTER_NAMES.find(name => name === text);
+  if (name === undefined) {
+    throw new UsageError(`--router: expected one of ${ROUTER_NAMES.join(', ')}, got ${text}`);
+  }
+  return name;
 }

@@ -74,29 +74,6 @@ export function crossEntropy(logits: Float32Array, targets: Uint8Array): Loss {
   return { value: total / targets.length, dLogits };
 }
 
-/**
- * The load-balancing loss α·E·Σₑ fₑ·Pₑ (Switch, Fedus et al. 2022, eq. 4): fₑ the share of routed rows that expert e got,
- * a constant here, Pₑ its mean probability. Least, and equal to α, when the experts share the rows evenly.
- * @param logits the router's, [T, E]
- * @param counts routed rows of each expert, [E]
- */
-export function loadBalancing(logits: Float32Array, counts: ArrayLike<number>, alpha: number): Loss {
-  const experts = counts.length;
-  const tokens = logits.length / experts;
-  const rows = Array.from(counts).reduce((a, b) => a + b, 0);
-  const probabilities = softmaxRows(logits, experts);
-  const dLogits = new Float32Array(logits.length);
-  const slope = Array.from(counts, count => (alpha * experts * count) / rows / tokens);
-  let total = 0;
-  for (let start = 0; start < logits.length; start += experts) {
-    let mean = 0;
-    for (let e = 0; e < experts; e++) mean += slope[e]! * probabilities[start + e]!;
-    for (let e = 0; e < experts; e++) dLogits[start + e] = probabilities[start + e]! * (slope[e]! - mean);
-    total += mean;
-  }
-  return { value: total, dLogits };
-}
-
 /** xorshift32: a small seeded generator of numbers in [0, 1), so that a run can be repeated. */
 export function seededRandom(seed: number): () => number {
   let state = (seed * 2654435761) >>> 0 || 1;

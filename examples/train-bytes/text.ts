@@ -7,44 +7,56 @@ export interface Text {
   readonly validation: Uint8Array;
 }
 
+/** What a batch is made of. */
+export interface BatchShape {
+  /** T, bytes predicted; a multiple of `sequence` */
+  readonly tokens: number;
+  /** Consecutive bytes predicted */
+  readonly sequence: number;
+  /** C, bytes before each of them that the model sees */
+  readonly context: number;
+}
+
 /** The last tenth is kept for validation. */
 export function splitText(bytes: Uint8Array): Text {
   const cut = Math.floor(bytes.length * 0.9);
   return { training: bytes.subarray(0, cut), validation: bytes.subarray(cut) };
 }
 
-/** The bytes at `positions`, each with the `context` bytes before it; a position must be at least `context`. */
-export function batchAt(bytes: Uint8Array, positions: readonly number[], context: number): Batch {
-  const contexts = new Uint8Array(positions.length * context);
-  const targets = new Uint8Array(positions.length);
-  positions.forEach((position, row) => {
+/** The `sequence` bytes from each of `starts` on, each byte with the `context` bytes before it. */
+export function batchAt(
+  bytes: Uint8Array,
+  starts: readonly number[],
+  { sequence, context }: Pick<BatchShape, 'sequence' | 'context'>,
+): Batch {
+  const tokens = starts.length * sequence;
+  const contexts = new Uint8Array(tokens * context);
+  const targets = new Uint8Array(tokens);
+  for (let row = 0; row < tokens; row++) {
+    const position = starts[Math.floor(row / sequence)]! + (row % sequence);
     contexts.set(bytes.subarray(position - context, position), row * context);
     targets[row] = bytes[position]!;
-  });
+  }
   return { contexts, targets };
 }
 
-export function randomBatch(bytes: Uint8Array, tokens: number, context: number, random: () => number): Batch {
-  const positions = Array.from(
-    { length: tokens },
-    () => context + Math.floor(random() * (bytes.length - context)),
-  );
-  return batchAt(bytes, positions, context);
+export function randomBatch(bytes: Uint8Array, shape: BatchShape, random: () => number): Batch {
+  const { tokens, sequence, context } = shape;
+  const places = bytes.length - context - sequence + 1;
+  const starts = Array.from({ length: tokens / sequence }, () => context + Math.floor(random() * places));
+  return batchAt(bytes, starts, shape);
 }
 
-/** Batches at up to `limit` positions, spread evenly over all of `bytes`. */
-export function* evenBatches(
-  bytes: Uint8Array,
-  tokens: number,
-  context: number,
-  limit: number,
-): Generator<Batch> {
-  const stride = Math.max(1, (bytes.length - context) / limit);
-  const positions: number[] = [];
-  for (let at = context; at < bytes.length && positions.length < limit; at += stride)
-    positions.push(Math.floor(at));
-  for (let i = 0; i < positions.length; i += tokens) {
-    yield batchAt(bytes, positions.slice(i, i + tokens), context);
+/** Whole batches of up to `limit` bytes in all, at least one, their sequences spread evenly over `bytes`. */
+export function* evenBatches(bytes: Uint8Array, shape: BatchShape, limit: number): Generator<Batch> {
+  const { tokens, sequence, context } = shape;
+  const batches = Math.max(1, Math.floor(limit / tokens));
+  const perBatch = tokens / sequence;
+  const stride = (bytes.length - context - sequence) / Math.max(1, batches * perBatch - 1);
+  for (let batch = 0; batch < batches; batch++) {
+    const first = batch * perBatch;
+    const starts = Array.from({ length: perBatch }, (_, i) => context + Math.floor((first + i) * stride));
+    yield batchAt(bytes, starts, shape);
   }
 }
 

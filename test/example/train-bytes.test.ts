@@ -1,28 +1,21 @@
-// The example's own gradients against finite differences, and that it learns.
+// The example's own gradients against finite differences, and that every routing family learns.
 
 import { describe, expect, it } from 'vitest';
 import { rmsNorm, seededRandom } from '../../examples/train-bytes/maths.ts';
 import { type Batch, ByteModel } from '../../examples/train-bytes/model.ts';
-import { Adam, type Parameter } from '../../examples/train-bytes/parameter.ts';
-import { evenBatches, randomBatch, splitText, unigramEntropy } from '../../examples/train-bytes/text.ts';
+import type { Parameter } from '../../examples/train-bytes/parameter.ts';
+import { RECIPES, ROUTER_NAMES } from '../../examples/train-bytes/routers.ts';
+import { randomBatch, unigramEntropy } from '../../examples/train-bytes/text.ts';
 import { memory } from '../../src/index.ts';
+import { train } from './support/train.ts';
 
-const TINY = {
-  context: 3,
-  embedding: 4,
-  hidden: 12,
-  intermediate: 8,
-  experts: 4,
-  topK: 2,
-  balance: 0.5,
-  seed: 9,
-};
+const TINY = { context: 3, embedding: 4, hidden: 12, intermediate: 8, experts: 4, sequence: 4, seed: 9 };
 const STEP = 2e-3;
 
 function tinyBatch(tokens: number): Batch {
   const random = seededRandom(11);
   const bytes = Uint8Array.from({ length: 400 }, () => Math.floor(random() * 256));
-  return randomBatch(bytes, tokens, TINY.context, random);
+  return randomBatch(bytes, { ...TINY, tokens }, random);
 }
 
 /** d loss / d s of values + s·direction at s = 0, by central differences; the routing must not change on the way. */
@@ -34,8 +27,8 @@ async function slope(model: ByteModel, batch: Batch, { values }: Parameter, dire
     values.forEach((_, i) => {
       values[i] = original[i]! + s * direction[i]!;
     });
-    const { prediction, balance, counts } = await model.run(batch);
-    losses.push(prediction + balance);
+    const { prediction, router, counts } = await model.run(batch, 0);
+    losses.push(prediction + router);
     routings.push(Array.from(counts).join());
   }
   values.set(original);
@@ -47,13 +40,23 @@ function dot(a: Float32Array, b: Float32Array): number {
   return a.reduce((sum, value, i) => sum + value * b[i]!, 0);
 }
 
-describe('the gradients beyond the MoE', () => {
-  const names = ['embedding', 'mix.weight', 'mix.bias', 'router.weight', 'experts.gate_up', 'experts.down'];
+describe('gradients', () => {
+  /** With losses large enough to be seen. */
+  const BALANCED = { ...RECIPES['aux-loss'], losses: { loadBalance: 0.5 } };
+  const NOISY = { ...RECIPES['noisy-top-k'], losses: { importance: 0.5, load: 0.5 } };
+  const around = ['embedding', 'mix.weight', 'mix.bias', 'head.weight', 'head.bias'];
+  const within = ['router.weight', 'experts.gate_up', 'experts.down'];
+  const cases = [
+    ...[...around, ...within].map(name => ({ name, router: BALANCED, title: 'load-balancing loss' })),
+    ...['embedding', 'router.weight', 'router.noise_weight'].map(name => ({
+      ...{ name, router: NOISY, title: 'noise, importance and load losses' },
+    })),
+  ];
 
-  it.each([...names, 'head.weight', 'head.bias'])('of %s agree with finite differences', async name => {
-    using model = new ByteModel(TINY);
+  it.each(cases)('of $name agree with finite differences: $title', async ({ name, router }) => {
+    using model = new ByteModel({ ...TINY, router });
     const batch = tinyBatch(24);
-    await model.run(batch, true);
+    await model.run(batch, 0);
     const parameter = model.parameters[name]!;
     const gradient = parameter.gradients.slice();
     const norm = Math.sqrt(dot(gradient, gradient));
@@ -69,11 +72,11 @@ describe('the gradients beyond the MoE', () => {
   });
 
   it('add up over batches', async () => {
-    using model = new ByteModel(TINY);
+    using model = new ByteModel({ ...TINY, router: BALANCED });
     const batch = tinyBatch(24);
-    await model.run(batch, true);
+    await model.run(batch, 0);
     const once = model.parameters['mix.weight']!.gradients.slice();
-    await model.run(batch, true);
+    await model.run(batch, 0);
     const twice = model.parameters['mix.weight']!.gradients;
     const difference = once.map((g, i) => twice[i]! - 2 * g);
     expect(Math.sqrt(dot(difference, difference) / dot(once, once))).toBeLessThan(1e-6);
@@ -92,54 +95,36 @@ it('rmsNorm leaves rows of mean square 1', () => {
   }
 });
 
-describe('training', () => {
-  /** Words in random order: what follows depends on the context, which byte comes first in a word does not. */
-  function generatedText(length: number): Uint8Array {
-    const random = seededRandom(17);
-    const words = ['router', 'expert', 'token', 'gate', 'combine', 'dispatch', 'wgrad', 'dgrad'];
-    let text = '';
-    while (text.length < length) text += `${words[Math.floor(random() * words.length)]} `;
-    return new TextEncoder().encode(text);
-  }
+/** Words in random order: what follows depends on the context, which byte comes first in a word does not. */
+function generatedText(length: number): Uint8Array {
+  const random = seededRandom(17);
+  const words = ['router', 'expert', 'token', 'gate', 'combine', 'dispatch', 'wgrad', 'dgrad'];
+  let text = '';
+  while (text.length < length) text += `${words[Math.floor(random() * words.length)]} `;
+  return new TextEncoder().encode(text);
+}
 
-  const SMALL = { ...TINY, context: 8, embedding: 8, hidden: 32, intermediate: 16, balance: 0.02 };
+const SMALL = { context: 8, embedding: 8, hidden: 32, intermediate: 16, experts: 8, sequence: 8, seed: 9 };
+const bytes = generatedText(20_000);
+const training = (steps: number) => ({ bytes, steps, config: SMALL, tokens: 64, validationBytes: 512 });
 
-  async function train(steps: number) {
-    const text = splitText(generatedText(20_000));
-    using model = new ByteModel(SMALL);
-    const adam = new Adam(Object.values(model.parameters));
-    const random = seededRandom(1);
-    const losses: number[] = [];
-    for (let step = 0; step < steps; step++) {
-      losses.push((await model.run(randomBatch(text.training, 64, SMALL.context, random), true)).prediction);
-      adam.step(0.01);
-    }
-    const counts = new Array<number>(SMALL.experts).fill(0);
-    let sum = 0;
-    let batches = 0;
-    for (const batch of evenBatches(text.validation, 64, SMALL.context, 512)) {
-      const result = await model.run(batch);
-      sum += result.prediction;
-      batches++;
-      for (let e = 0; e < counts.length; e++) counts[e]! += result.counts[e]!;
-    }
-    return { losses, validation: sum / batches, counts, entropy: unigramEntropy(text.validation) };
-  }
-
-  it('lowers the loss below the unigram entropy and uses every expert', async () => {
-    const { losses, validation, counts, entropy } = await train(120);
+describe.each(ROUTER_NAMES)('router %s', name => {
+  it('lowers the loss below the unigram entropy, and its shares add up', async () => {
+    const { losses, validation, usage } = await train(name, training(120));
     expect(losses[0]).toBeGreaterThan(4);
-    expect(validation).toBeLessThan(0.5 * entropy);
-    for (const count of counts) expect(count).toBeGreaterThan(0);
+    expect(validation).toBeLessThan(0.5 * unigramEntropy(bytes));
+    expect(usage.tokens).toBe(512);
+    expect(usage.rows).toBeGreaterThan(0);
+    expect(usage.shares.reduce((a, b) => a + b, 0)).toBeCloseTo(1, 12);
   });
 
   it('gives the same bits again', async () => {
-    expect((await train(5)).losses).toEqual((await train(5)).losses);
+    expect((await train(name, training(5))).losses).toEqual((await train(name, training(5))).losses);
   });
 
   it('leaves no tensor behind', async () => {
     const before = memory().tensors;
-    await train(2);
+    await train(name, training(2));
     expect(memory().tensors).toBe(before);
   });
 });

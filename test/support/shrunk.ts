@@ -9,7 +9,9 @@ export function shrunk(name: PresetName, overrides: Partial<MoELayerConfig> = {}
   const preset: Preset = presets[name];
   const { groups, capacity } = preset.router ?? {};
   return withOverrides(preset, {
-    ...{ hidden: 24, intermediate: 10, experts: 8, topK: Math.min(preset.topK, 3) },
+    ...{ hidden: 24, intermediate: 10, experts: Math.min(preset.experts, 8) },
+    ...(preset.topK === undefined ? {} : { topK: Math.min(preset.topK, 3) }),
+    ...(preset.identityExperts ? { identityExperts: 3 } : {}),
     router: {
       ...(groups ? { groups: { count: 4, top: 2 } } : {}),
       ...(capacity ? { capacity: { tokensPerExpert: 3 } } : {}),
