@@ -18,12 +18,14 @@ import {
   blockBackward,
   blockForward,
   checkBlock,
+  checkExpertsInto,
   type ExpertBlock,
   type ExpertGradients,
+  expertTargets,
   preActivationWidth,
 } from './expert-block.ts';
-import { checkExperts, EXPERT_NAMES, type Experts } from './experts.ts';
-import { checkInto } from './gradient.ts';
+import { checkExperts, EXPERT_NAMES, type Experts, expertTensors } from './experts.ts';
+import { checkInto, givenNames } from './gradient.ts';
 import { dispatch } from './permute.ts';
 import {
   checkRouting,
@@ -145,7 +147,7 @@ export function moeForward(args: MoeForwardArgs): MoeForwardResult {
   const { router, experts, shared } = args;
   const dims = checkExperts(experts, activation.activation, x.dtype as FloatDType, hidden);
   if (shared !== undefined) checkShared(shared, activation, x.dtype as FloatDType, hidden);
-  checkSameDevice({ x, ...experts });
+  checkSameDevice({ x, ...expertTensors(experts) });
   checkSameDevice({ x, ...sharedByName(shared) });
   return disposeOnError(own => {
     const routing = forwardRouting(args, tokens, dims.experts);
@@ -211,11 +213,12 @@ export interface MoeBackwardArgs {
     sharedUp?: Tensor;
     sharedDown?: Tensor;
     sharedRouter?: Tensor;
+    sharedWeights?: Tensor;
   };
 }
 
 const ROUTER_INTO = ['routerWeight', 'routerBias', 'routerExpertScale'] as const;
-const SHARED_INTO = ['sharedGate', 'sharedUp', 'sharedDown', 'sharedRouter'] as const;
+const SHARED_INTO = ['sharedGate', 'sharedUp', 'sharedDown', 'sharedRouter', 'sharedWeights'] as const;
 
 export interface MoeGradients {
   /** [T, H] of x's dtype */
@@ -230,7 +233,7 @@ export interface MoeGradients {
   readonly dRouterBias?: Tensor;
   /** [E]; where the router has an expert scale */
   readonly dRouterExpertScale?: Tensor;
-  /** As the experts were given, name for name. */
+  /** As the experts were given, name for name; where there are low-rank pairs, those of the pairs alone. */
   readonly experts: ExpertGradients;
   /** As the shared expert was given, name for name. */
   readonly shared?: SharedGradients;
@@ -259,12 +262,14 @@ export function moeBackward(args: MoeBackwardArgs): MoeGradients {
     up: into.sharedUp,
     down: into.sharedDown,
     router: into.sharedRouter,
+    weights: into.sharedWeights,
   };
   checkBackward(args, sharedInto);
   return disposeOnError(own => {
     const dx = own(empty(x.shape, { dtype: x.dtype }));
-    const expertArgs = { dy, dx, accumulateDx: false, into };
-    const { dWeights, gradients: experts } = blockBackward(own, block, expertArgs);
+    const experts = expertTargets(own, block.experts, into);
+    const added = givenNames(into);
+    const dWeights = blockBackward(own, block, { dy, dx, accumulateDx: false, targets: experts, added });
     const sharedGradients =
       shared &&
       sharedBackward(own, shared.parameters, shared.saved, activation, { x, dy, dx, into: sharedInto });
@@ -295,7 +300,7 @@ function checkBackward(args: MoeBackwardArgs, sharedInto: SharedGradients): void
   const { saved, dy, dLogits, accumulateInto: into = {} } = args;
   const { router, routing, block, shared } = saved;
   const { experts } = checkBlock('saved', block);
-  for (const name of EXPERT_NAMES) checkInto(`accumulateInto.${name}`, block.experts[name], into[name]);
+  checkExpertsInto(block.experts, into);
   if (shared) {
     checkShared(shared.parameters, block.activation, block.x.dtype as FloatDType, block.x.shape[1]!);
   }
