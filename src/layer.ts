@@ -165,15 +165,19 @@ export class MoELayer implements Disposable {
 
   #experts(): Experts {
     const { gateUpLayout, transposed, lora } = this.config;
-    const loraScale = lora ? lora.alpha / lora.rank : 1;
-    return { ...this.#group<Experts>('experts'), gateUpLayout, transposed, loraScale };
+    const layout = { gateUpLayout, transposed };
+    const scale = this.#adaptsExperts() && lora ? { loraScale: lora.alpha / lora.rank } : {};
+    return { ...this.#group<Experts>('experts'), ...layout, ...scale };
+  }
+
+  #adaptsExperts(): boolean {
+    return this.config.lora?.on.some(side => side !== 'router') ?? false;
   }
 
   /** Whether a parameter has no gradient. */
   #isFrozen(name: string): boolean {
     if (name === 'router.selection_bias') return true;
-    const adapted = this.config.lora?.on.some(side => side !== 'router') ?? false;
-    return adapted && name.startsWith('experts.') && !name.includes('.lora_');
+    return this.#adaptsExperts() && name.startsWith('experts.') && !name.includes('.lora_');
   }
 
   #router(): RouterParameters {

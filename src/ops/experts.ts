@@ -119,7 +119,7 @@ export function checkExperts(
   const ups: Projection[] = !isGated(activation) ? ['up'] : packed ? ['gateUp'] : ['gate', 'up'];
   checkNames(experts, ups, activation);
   checkLayout('experts.', experts, ups[0] === 'gateUp');
-  checkFinite('experts.loraScale', experts.loraScale ?? 1);
+  checkScale(experts);
   const downShape = experts.transposed ? [null, null, hidden] : [null, hidden, null];
   const { shape } = checkTensor('experts.down', experts.down, { dtype, shape: downShape });
   const count = shape[0]!;
@@ -148,7 +148,7 @@ function checkNames(experts: Experts, ups: readonly Projection[], activation: Ac
   );
   for (const name of given) {
     if (!allowed.includes(name)) {
-      const expected = `only ${[...ups, 'down'].join(', ')} and their biases, for ${activation}`;
+      const expected = `only ${[...ups, 'down'].join(', ')}, their biases and low-rank pairs, for ${activation}`;
       throw badArgument('ERR_INVALID_ARGUMENT', 'experts', expected, name);
     }
   }
@@ -172,6 +172,13 @@ export function checkLayout(prefix: string, layout: ExpertLayout, packed: boolea
     const expected = 'concatenated unless gate and up are one tensor';
     throw badArgument('ERR_INVALID_ARGUMENT', `${prefix}gateUpLayout`, expected, gateUpLayout);
   }
+}
+
+function checkScale(experts: Experts): void {
+  if (experts.loraScale === undefined) return;
+  checkFinite('experts.loraScale', experts.loraScale);
+  if (EXPERT_NAMES.some(name => isPaired(name) && experts[name] !== undefined)) return;
+  throw badArgument('ERR_INVALID_ARGUMENT', 'experts.loraScale', 'low-rank pairs beside it', 'none');
 }
 
 /** A projection's weight [E, out, in], in its layout, and what is given beside it. */
