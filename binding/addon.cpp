@@ -26,6 +26,9 @@ Napi::Object enumerations(Napi::Env env) {
   enums.Set("score", name_list(env, kScoreNames));
   enums.Set("softmaxOver", name_list(env, kSoftmaxOverNames));
   enums.Set("groupScore", name_list(env, kGroupScoreNames));
+  enums.Set("choice", name_list(env, kChoiceNames));
+  enums.Set("dropPolicy", name_list(env, kDropPolicyNames));
+  enums.Set("noiseKind", name_list(env, kNoiseKindNames));
   return enums;
 }
 

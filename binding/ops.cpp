@@ -23,6 +23,7 @@ class Args {
     return handle.tensor;
   }
   double number(const char* name) const { return object_.Get(name).ToNumber().DoubleValue(); }
+  float real(const char* name) const { return static_cast<float>(number(name)); }
   int integer(const char* name) const { return object_.Get(name).ToNumber().Int32Value(); }
   bool flag(const char* name) const { return object_.Get(name).ToBoolean(); }
   template <class Enum>
@@ -39,26 +40,45 @@ class Args {
 
 RouterConfig router_config(const Args& args) {
   return {.top_k = args.integer("topK"),
+          .choice = args.choice<Choice>("choice"),
           .score = args.choice<Score>("score"),
           .softmax_over = args.choice<SoftmaxOver>("softmaxOver"),
-          .jitter_eps = static_cast<float>(args.number("jitterEps")),
+          .jitter_eps = args.real("jitterEps"),
           .group_count = args.integer("groupCount"),
           .group_top = args.integer("groupTop"),
           .group_score = args.choice<GroupScore>("groupScore"),
-          .group_mask_value = static_cast<float>(args.number("groupMaskValue")),
+          .group_mask_value = args.real("groupMaskValue"),
+          .top_p = args.real("topP"),
           .normalize = args.flag("normalize"),
-          .normalize_eps = static_cast<float>(args.number("normalizeEps")),
-          .normalize_min = static_cast<float>(args.number("normalizeMin")),
-          .scale = static_cast<float>(args.number("scale")),
-          .capacity = args.integer("capacity"),
-          .identity_experts = args.integer("identityExperts")};
+          .normalize_eps = args.real("normalizeEps"),
+          .normalize_min = args.real("normalizeMin"),
+          .scale = args.real("scale"),
+          .identity_experts = args.integer("identityExperts"),
+          .sequence_length = args.integer("sequenceLength"),
+          .by_sequence = args.flag("bySequence"),
+          .noise = {.kind = args.choice<NoiseKind>("noiseKind"),
+                    .strength = args.real("noiseStrength"),
+                    .seed = static_cast<uint64_t>(args.number("noiseSeed")),
+                    .step = static_cast<uint64_t>(args.number("noiseStep"))},
+          .capacity = {.rows_per_expert = args.integer("capacityRows"),
+                       .by_sequence = args.flag("capacityBySequence"),
+                       .policy = args.choice<DropPolicy>("dropPolicy"),
+                       .residual = args.flag("residual")}};
+}
+
+RouterMatrices router_matrices(Args& args) {
+  return {.weight = args.tensor("weight"),
+          .bias = args.tensor("bias"),
+          .noise_weight = args.tensor("noiseWeight"),
+          .lora_a = args.tensor("loraA"),
+          .lora_b = args.tensor("loraB")};
 }
 
 ActivationSpec activation(const Args& args) {
   return {.function = args.choice<Activation>("activation"),
-          .limit = static_cast<float>(args.number("activationLimit")),
-          .alpha = static_cast<float>(args.number("activationAlpha")),
-          .up_shift = static_cast<float>(args.number("activationUpShift"))};
+          .limit = args.real("activationLimit"),
+          .alpha = args.real("activationAlpha"),
+          .up_shift = args.real("activationUpShift")};
 }
 
 // A value for every parameter of experts, read by the parameter's name: gateUp, gateUpBias, gateUpLoraA, …
@@ -100,7 +120,7 @@ ExpertFlags expert_flags(const Args& args) {
 }
 
 Op fill(Args& args) {
-  return Fill{.out = args.tensor("out"), .value = static_cast<float>(args.number("value"))};
+  return Fill{.out = args.tensor("out"), .value = args.real("value")};
 }
 
 Op cast(Args& args) {
@@ -110,13 +130,18 @@ Op cast(Args& args) {
 Op route(Args& args) {
   return Route{.router = router_config(args),
                .x = args.tensor("x"),
-               .weight = args.tensor("weight"),
-               .bias = args.tensor("bias"),
-               .logits = args.tensor("logits"),
-               .indices = args.tensor("indices"),
-               .weights = args.tensor("weights"),
+               .parameters = router_matrices(args),
+               .lora_scale = args.real("loraScale"),
+               .given_logits = args.tensor("givenLogits"),
+               .given_noise_logits = args.tensor("givenNoiseLogits"),
+               .given_indices = args.tensor("givenIndices"),
+               .mask = args.tensor("mask"),
                .selection_bias = args.tensor("selectionBias"),
                .expert_scale = args.tensor("expertScale"),
+               .logits = args.tensor("logits"),
+               .noise_logits = args.tensor("noiseLogits"),
+               .indices = args.tensor("indices"),
+               .weights = args.tensor("weights"),
                .counts = args.tensor("counts"),
                .dropped = args.tensor("dropped")};
 }
@@ -125,46 +150,65 @@ Op route_backward(Args& args) {
   return RouteBackward{.router = router_config(args),
                        .logits = args.tensor("logits"),
                        .indices = args.tensor("indices"),
+                       .noise_logits = args.tensor("noiseLogits"),
                        .dropped = args.tensor("dropped"),
+                       .mask = args.tensor("mask"),
                        .expert_scale = args.tensor("expertScale"),
                        .d_weights = args.tensor("dWeights"),
                        .extra_d_logits = args.tensor("extraDLogits"),
+                       .extra_d_noise_logits = args.tensor("extraDNoiseLogits"),
                        .x = args.tensor("x"),
-                       .weight = args.tensor("weight"),
+                       .parameters = router_matrices(args),
+                       .lora_scale = args.real("loraScale"),
                        .d_logits = args.tensor("dLogits"),
+                       .d_noise_logits = args.tensor("dNoiseLogits"),
                        .dx = args.tensor("dx"),
-                       .d_weight = args.tensor("dWeight"),
-                       .d_bias = args.tensor("dBias"),
+                       .d_parameters = {.weight = args.tensor("dWeight"),
+                                        .bias = args.tensor("dBias"),
+                                        .noise_weight = args.tensor("dNoiseWeight"),
+                                        .lora_a = args.tensor("dLoraA"),
+                                        .lora_b = args.tensor("dLoraB")},
                        .d_expert_scale = args.tensor("dExpertScale"),
                        .accumulate_dx = args.flag("accumulateDx"),
-                       .accumulate_d_weight = args.flag("accumulateDWeight"),
-                       .accumulate_d_bias = args.flag("accumulateDBias"),
-                       .accumulate_d_expert_scale = args.flag("accumulateDExpertScale")};
+                       .accumulate_d_expert_scale = args.flag("accumulateDExpertScale"),
+                       .accumulate = {.weight = args.flag("accumulateDWeight"),
+                                      .bias = args.flag("accumulateDBias"),
+                                      .noise_weight = args.flag("accumulateDNoiseWeight"),
+                                      .lora_a = args.flag("accumulateDLoraA"),
+                                      .lora_b = args.flag("accumulateDLoraB")}};
 }
 
 Op router_loss(Args& args) {
-  return RouterLoss{.score = args.choice<Score>("score"),
+  return RouterLoss{.router = router_config(args),
                     .logits = args.tensor("logits"),
                     .indices = args.tensor("indices"),
+                    .weights = args.tensor("weights"),
+                    .dropped = args.tensor("dropped"),
+                    .expert_scale = args.tensor("expertScale"),
+                    .noise_logits = args.tensor("noiseLogits"),
                     .mask = args.tensor("mask"),
-                    .sequence_length = args.integer("sequenceLength"),
-                    .load_balance = static_cast<float>(args.number("loadBalance")),
-                    .z = static_cast<float>(args.number("z")),
+                    .sequence_length = args.integer("balanceLength"),
+                    .load_balance = args.real("loadBalance"),
+                    .z = args.real("z"),
+                    .importance = args.real("importance"),
+                    .load = args.real("load"),
                     .losses = args.tensor("losses"),
-                    .d_logits = args.tensor("dLogits")};
+                    .entropy = args.tensor("entropy"),
+                    .d_logits = args.tensor("dLogits"),
+                    .d_noise_logits = args.tensor("dNoiseLogits")};
 }
 
 Op update_selection_bias(Args& args) {
   return UpdateSelectionBias{.selection_bias = args.tensor("selectionBias"),
                              .counts = args.tensor("counts"),
-                             .rate = static_cast<float>(args.number("rate"))};
+                             .rate = args.real("rate")};
 }
 
 Op dispatch(Args& args) {
   return Dispatch{.indices = args.tensor("indices"),
                   .dropped = args.tensor("dropped"),
                   .identity_experts = args.integer("identityExperts"),
-
+                  .rows_per_expert = args.integer("rowsPerExpert"),
                   .offsets = args.tensor("offsets"),
                   .row_slot = args.tensor("rowSlot"),
                   .slot_row = args.tensor("slotRow")};
@@ -181,17 +225,21 @@ Op combine(Args& args) {
   return Combine{.rows = args.tensor("rows"),
                  .slot_row = args.tensor("slotRow"),
                  .weights = args.tensor("weights"),
-                 .y = args.tensor("y")};
+                 .x = args.tensor("x"),
+                 .y = args.tensor("y"),
+                 .accumulate = args.flag("accumulate")};
 }
 
 Op combine_backward(Args& args) {
   return CombineBackward{.dy = args.tensor("dy"),
                          .row_slot = args.tensor("rowSlot"),
+                         .slot_row = args.tensor("slotRow"),
                          .rows = args.tensor("rows"),
                          .weights = args.tensor("weights"),
-                         .top_k = args.integer("topK"),
+                         .x = args.tensor("x"),
                          .d_rows = args.tensor("dRows"),
-                         .d_weights = args.tensor("dWeights")};
+                         .d_weights = args.tensor("dWeights"),
+                         .dx = args.tensor("dx")};
 }
 
 Op grouped_matmul(Args& args) {

@@ -1,7 +1,5 @@
 #include "binding/tensors.h"
 
-#include <cstring>
-
 namespace moe::binding {
 namespace {
 
@@ -84,13 +82,8 @@ void* host_data(const Napi::CallbackInfo& info, const Tensor& tensor) {
 
 Napi::Value write(const Napi::CallbackInfo& info) {
   const TensorHandle& handle = handle_of(info[0]);
-  Queue& queue = Environment::of(info.Env()).queue();
   const void* host = host_data(info, handle.tensor);
-  auto staging = queue.allocate(handle.tensor.bytes());
-  if (handle.tensor.bytes() > 0) std::memcpy(staging->data(), host, handle.tensor.bytes());
-  Tensor source = handle.tensor;
-  source.data = staging->data();
-  queue.submit(Cast{.source = source, .out = handle.tensor}, {std::move(staging), handle.storage});
+  Environment::of(info.Env()).queue().write(handle.tensor, {handle.storage}, host);
   return info.Env().Undefined();
 }
 

@@ -8,7 +8,7 @@ namespace moe::cpu {
 // out[t] (+)= Σ_k of what slot (t, k) adds, in the order of k: weights[t, k] · rows[row of the slot], or for
 // an identity slot token_weights[t, k] · tokens[t]; a dropped slot adds nothing. Weights are 1 where absent.
 struct SlotSum {
-  Tensor rows;      // [R, H]
+  Tensor rows;      // [R, H], optional
   Tensor slot_row;  // int32 [T, K], in range
   Tensor weights;   // float32 [T, K], optional
   Tensor tokens;    // [T, H], optional

@@ -54,7 +54,7 @@ struct Layer {
   }
 
   int64_t T, H, K, R, E, I;
-  // At most R: dropped and identity slots have no row.
+  // At most R, which need not be T·K: dropped and identity slots have no row.
   int64_t rows_used = 0;
   DType dtype;
   ActivationSpec activation;

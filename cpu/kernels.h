@@ -117,14 +117,15 @@ struct SumRowsArgs {
   bool accumulate;
 };
 
-// One token: logits → K experts, in descending order of what they were chosen by, and their weights.
+// One token: logits → K experts, in descending order of what they were chosen by, and their weights. Returns
+// how many of the K slots are taken.
 struct RouteTokenArgs {
   const RouterConfig& router;
   int64_t experts;              // E'
   const float* logits;          // [E']
   const float* selection_bias;  // [E'], or null
   const float* expert_scale;    // [E'], or null
-  int32_t* indices;             // [K]
+  int32_t* indices;             // [K]; read with Choice::given
   float* weights;               // [K]
   float* scratch;               // [4·E']
 };
@@ -159,7 +160,7 @@ struct Kernels {
   void (*sum_rows)(const SumRowsArgs&);
   float (*dot)(const void* a, DType a_dtype, const void* b, DType b_dtype, int64_t width);
   void (*cast)(const void* source, DType source_dtype, void* out, DType out_dtype, int64_t count);
-  void (*route_token)(const RouteTokenArgs&);
+  int (*route_token)(const RouteTokenArgs&);
   void (*route_token_backward)(const RouteTokenBackwardArgs&);
   // One token: shares p of the experts, and slopes with dz = slopes·(dp - Σ dp·p).
   void (*expert_shares)(Score, const float* logits, int64_t experts, float* shares, float* slopes);

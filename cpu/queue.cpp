@@ -44,6 +44,15 @@ class CpuQueue final : public Queue {
     push({.op = op, .pins = std::move(pins)});
   }
 
+  void write(const Tensor& out, Pins pins, const void* host) override {
+    auto staging = allocate(out.bytes());
+    if (out.bytes() > 0) std::memcpy(staging->data(), host, out.bytes());
+    Tensor source = out;
+    source.data = staging->data();
+    pins.push_back(std::move(staging));
+    submit(Cast{.source = source, .out = out}, std::move(pins));
+  }
+
   void read(const Tensor& source, Pins pins, void* host, Done done) override {
     push({.pins = std::move(pins),
           .done = [source, host, done = std::move(done)](std::optional<Error> failure) {

@@ -30,7 +30,8 @@ using Op = std::variant<Fill, Cast, Route, RouteBackward, RouterLoss, UpdateSele
 // nothing out of bounds.
 void validate(const Op& op);
 
-// The op's name in error messages.
+// The op's name in error messages, or that of an alternative of the variant.
 const char* name_of(const Op& op);
+const char* name_of_op(size_t alternative);
 
 }  // namespace moe

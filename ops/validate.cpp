@@ -57,20 +57,33 @@ void require(bool holds, const char* sentence) {
   if (!holds) throw Error(kErrInvalidArgument, sentence);
 }
 
-void check_router(const RouterConfig& router, int64_t experts) {
+template <class Enum, size_t N>
+void check_enum(Enum value, const std::array<const char*, N>& names, const char* sentence) {
+  require(static_cast<size_t>(value) < names.size(), sentence);
+}
+
+void check_router(const RouterConfig& router, int64_t tokens, int64_t experts) {
   require(router.top_k >= 1 && router.top_k <= experts, "topK: expected 1 to the number of experts");
-  require(static_cast<size_t>(router.score) < kScoreNames.size(), "score: expected a known score function");
-  require(static_cast<size_t>(router.softmax_over) < kSoftmaxOverNames.size(),
-          "softmaxOver: expected all or selected");
-  require(static_cast<size_t>(router.group_score) < kGroupScoreNames.size(),
-          "groups.score: expected max or top2sum");
+  check_enum(router.score, kScoreNames, "score: expected a known score function");
+  check_enum(router.softmax_over, kSoftmaxOverNames, "softmaxOver: expected all or selected");
+  check_enum(router.group_score, kGroupScoreNames, "groups.score: expected max or top2sum");
+  check_enum(router.choice, kChoiceNames, "choice: expected best, all or given");
+  check_enum(router.noise.kind, kNoiseKindNames, "noise.kind: expected a known kind of noise");
+  check_enum(router.capacity.policy, kDropPolicyNames,
+             "capacity.dropPolicy: expected position or probability");
   require(router.group_count == 0 || (router.group_count > 0 && experts % router.group_count == 0),
           "groups.count: expected a divisor of the number of experts");
   require(router.group_count == 0 || (router.group_top >= 1 && router.group_top <= router.group_count),
           "groups.top: expected 1 to count");
   require(router.identity_experts >= 0 && router.identity_experts < experts,
           "identityExperts: expected fewer than the router has logits");
-  require(router.capacity >= 0, "capacity: expected a number of rows");
+  require(router.choice != Choice::all || router.top_k == experts,
+          "topK: expected the number of experts where all are chosen");
+  require(router.capacity.rows_per_expert >= 0, "capacity: expected a number of rows");
+  const bool by_sequence = router.by_sequence || router.capacity.by_sequence;
+  const int64_t length = router.sequence_length;
+  require(length >= (by_sequence ? 1 : 0) && (length == 0 || tokens % length == 0),
+          "sequenceLength: expected a divisor of the number of tokens");
 }
 
 void check_activation(const ActivationSpec& activation) {
@@ -91,41 +104,76 @@ void check(const Cast& op) {
           "dtype: expected float32 to or from int32");
 }
 
+// A router's matrices beside x, or their gradients beside it. Those that are absent pass.
+void check_matrices(const RouterMatrices& matrices, int64_t experts, int64_t hidden) {
+  const auto matrix = [](const char* name, const Tensor& tensor, Dims dims) {
+    if (tensor) expect_float(name, tensor, dims);
+  };
+  matrix("weight", matrices.weight, {experts, hidden});
+  matrix("bias", matrices.bias, {experts});
+  matrix("noiseWeight", matrices.noise_weight, {experts, hidden});
+  matrix("loraA", matrices.lora_a, {kAny, hidden});
+  matrix("loraB", matrices.lora_b, {experts, matrices.lora_a ? matrices.lora_a.dim(0) : kAny});
+}
+
 void check(const Route& op) {
   expect("logits", op.logits, DType::float32, {kAny, kAny});
   const int64_t T = op.logits.dim(0), E = op.logits.dim(1), K = op.router.top_k;
-  check_router(op.router, E);
+  check_router(op.router, T, E);
+  const bool noisy = op.router.noise.kind == NoiseKind::noisy_top_k;
   if (op.x) {
     expect_float("x", op.x, {T, kAny});
-    expect_wide("weight", op.weight, op.x.dtype, {E, op.x.dim(1)});
-    if (op.bias) expect_wide("bias", op.bias, op.weight.dtype, {E});
+    expect_float("weight", op.parameters.weight, {E, op.x.dim(1)});
+    check_matrices(op.parameters, E, op.x.dim(1));
+    require(op.parameters.lora_a.present == op.parameters.lora_b.present, "loraB: expected beside loraA");
   }
+  if (noisy) expect("noiseLogits", op.noise_logits, DType::float32, {T, E});
+  if (op.given_logits) expect("logits", op.given_logits, DType::float32, {T, E});
+  if (op.given_noise_logits) expect("noiseLogits", op.given_noise_logits, DType::float32, {T, E});
+  if (op.given_indices) expect("indices", op.given_indices, DType::int32, {T, K});
+  require(op.given_indices.present == (op.router.choice == Choice::given),
+          "indices: expected where the choice is given");
+  if (op.mask) expect("mask", op.mask, DType::int32, {T});
+  if (op.selection_bias) expect("selectionBias", op.selection_bias, DType::float32, {E});
+  if (op.expert_scale) expect_float("expertScale", op.expert_scale, {E - op.router.identity_experts});
   expect("indices", op.indices, DType::int32, {T, K});
   expect("weights", op.weights, DType::float32, {T, K});
   expect("counts", op.counts, DType::int32, {E});
-  if (op.selection_bias) expect("selectionBias", op.selection_bias, DType::float32, {E});
-  if (op.expert_scale) expect_float("expertScale", op.expert_scale, {E - op.router.identity_experts});
-  if (op.router.capacity > 0) expect("dropped", op.dropped, DType::int32, {T, K});
+  if (op.dropped || op.mask || op.router.top_p > 0 || op.router.capacity.rows_per_expert > 0)
+    expect("dropped", op.dropped, DType::int32, {T, K});
 }
 
 void check(const RouteBackward& op) {
   expect("logits", op.logits, DType::float32, {kAny, kAny});
   const int64_t T = op.logits.dim(0), E = op.logits.dim(1), K = op.router.top_k;
-  check_router(op.router, E);
+  check_router(op.router, T, E);
   expect("indices", op.indices, DType::int32, {T, K});
   if (op.d_weights) expect("dWeights", op.d_weights, DType::float32, {T, K});
   if (op.extra_d_logits) expect("dLogits", op.extra_d_logits, DType::float32, {T, E});
   expect("dLogits", op.d_logits, DType::float32, {T, E});
-  if (op.dx) {
-    expect_float("weight", op.weight, {E, kAny});
-    expect_float("dx", op.dx, {T, op.weight.dim(1)});
-  }
-  if (op.d_weight) {
-    expect_float("x", op.x, {T, kAny});
-    expect_float("dWeight", op.d_weight, {E, op.x.dim(1)});
-  }
-  if (op.d_bias) expect_float("dBias", op.d_bias, {E});
   if (op.dropped) expect("dropped", op.dropped, DType::int32, {T, K});
+  if (op.mask) expect("mask", op.mask, DType::int32, {T});
+  if (op.extra_d_noise_logits) expect("dNoiseLogits", op.extra_d_noise_logits, DType::float32, {T, E});
+  if (op.d_noise_logits) {
+    expect("noiseLogits", op.noise_logits, DType::float32, {T, E});
+    expect("dNoiseLogits", op.d_noise_logits, DType::float32, {T, E});
+  }
+  const RouterMatrices& into = op.d_parameters;
+  if (op.dx) {
+    expect_float("weight", op.parameters.weight, {E, kAny});
+    expect_float("dx", op.dx, {T, op.parameters.weight.dim(1)});
+    check_matrices(op.parameters, E, op.parameters.weight.dim(1));
+  }
+  if (into.weight || into.noise_weight || into.lora_a || into.lora_b) {
+    expect_float("x", op.x, {T, kAny});
+    check_matrices(into, E, op.x.dim(1));
+  } else if (into.bias) {
+    expect_float("dBias", into.bias, {E});
+  }
+  require((!into.noise_weight && !(op.dx && op.parameters.noise_weight)) || op.d_noise_logits.present,
+          "dNoiseLogits: expected where the router has a noise weight");
+  if (into.lora_a || into.lora_b)
+    require(op.parameters.lora_a.present && op.parameters.lora_b.present, "loraA, loraB: expected both");
   const int64_t computed = E - op.router.identity_experts;
   if (op.expert_scale) expect_float("expertScale", op.expert_scale, {computed});
   if (op.d_expert_scale) expect_float("dExpertScale", op.d_expert_scale, {computed});
@@ -133,14 +181,21 @@ void check(const RouteBackward& op) {
 
 void check(const RouterLoss& op) {
   expect("logits", op.logits, DType::float32, {kAny, kAny});
-  const int64_t T = op.logits.dim(0), E = op.logits.dim(1);
-  require(static_cast<size_t>(op.score) < kScoreNames.size(), "score: expected a known score function");
-  expect("indices", op.indices, DType::int32, {T, kAny});
+  const int64_t T = op.logits.dim(0), E = op.logits.dim(1), K = op.router.top_k;
+  check_router(op.router, T, E);
+  expect("indices", op.indices, DType::int32, {T, K});
+  expect("weights", op.weights, DType::float32, {T, K});
+  if (op.dropped) expect("dropped", op.dropped, DType::int32, {T, K});
   if (op.mask) expect("mask", op.mask, DType::int32, {T});
+  if (op.expert_scale) expect_float("expertScale", op.expert_scale, {E - op.router.identity_experts});
   require(op.sequence_length >= 0 && (op.sequence_length == 0 || T % op.sequence_length == 0),
           "sequenceLength: expected a divisor of the number of tokens");
-  expect("losses", op.losses, DType::float32, {2});
+  expect("losses", op.losses, DType::float32, {4});
+  expect("entropy", op.entropy, DType::float32, {1});
   expect("dLogits", op.d_logits, DType::float32, {T, E});
+  if (op.load == 0 && !op.d_noise_logits) return;
+  expect("noiseLogits", op.noise_logits, DType::float32, {T, E});
+  expect("dNoiseLogits", op.d_noise_logits, DType::float32, {T, E});
 }
 
 void check(const UpdateSelectionBias& op) {
@@ -152,7 +207,8 @@ void check(const Dispatch& op) {
   expect("indices", op.indices, DType::int32, {kAny, kAny});
   expect("offsets", op.offsets, DType::int32, {kAny});
   require(op.offsets.dim(0) >= 2, "offsets: expected at least one expert");
-  expect("rowSlot", op.row_slot, DType::int32, {op.indices.elements()});
+  expect("rowSlot", op.row_slot, DType::int32, {kAny});
+  require(op.rows_per_expert >= 0, "rowsPerExpert: expected a number of rows");
   expect("slotRow", op.slot_row, DType::int32, {op.indices.dim(0), op.indices.dim(1)});
   if (op.dropped) expect("dropped", op.dropped, DType::int32, {op.indices.dim(0), op.indices.dim(1)});
   require(op.identity_experts >= 0, "identityExperts: expected a number of experts");
@@ -160,27 +216,34 @@ void check(const Dispatch& op) {
 
 void check(const Gather& op) {
   expect_float("x", op.x, {kAny, kAny});
-  const int64_t R = op.x.dim(0) * op.top_k;
-  expect("rowSlot", op.row_slot, DType::int32, {R});
-  expect("rows", op.rows, op.x.dtype, {R, op.x.dim(1)});
+  expect("rowSlot", op.row_slot, DType::int32, {kAny});
+  expect("rows", op.rows, op.x.dtype, {op.row_slot.dim(0), op.x.dim(1)});
 }
 
 void check(const Combine& op) {
   expect("slotRow", op.slot_row, DType::int32, {kAny, kAny});
   const int64_t T = op.slot_row.dim(0), K = op.slot_row.dim(1);
-  expect_float("rows", op.rows, {T * K, kAny});
+  expect_float("rows", op.rows, {kAny, kAny});
   if (op.weights) expect("weights", op.weights, DType::float32, {T, K});
+  if (op.x) expect("x", op.x, op.rows.dtype, {T, op.rows.dim(1)});
   expect("y", op.y, op.rows.dtype, {T, op.rows.dim(1)});
 }
 
 void check(const CombineBackward& op) {
   expect_float("dy", op.dy, {kAny, kAny});
-  const int64_t T = op.dy.dim(0), H = op.dy.dim(1), K = op.top_k;
-  expect("rowSlot", op.row_slot, DType::int32, {T * K});
+  const int64_t T = op.dy.dim(0), H = op.dy.dim(1);
+  expect("slotRow", op.slot_row, DType::int32, {T, kAny});
+  const int64_t K = op.slot_row.dim(1);
+  expect("rowSlot", op.row_slot, DType::int32, {kAny});
+  const int64_t R = op.row_slot.dim(0);
   if (op.weights) expect("weights", op.weights, DType::float32, {T, K});
-  expect("dRows", op.d_rows, op.dy.dtype, {T * K, H});
+  expect("dRows", op.d_rows, op.dy.dtype, {R, H});
+  if (op.x) {
+    expect("x", op.x, op.dy.dtype, {T, H});
+    expect("dx", op.dx, op.dy.dtype, {T, H});
+  }
   if (!op.d_weights) return;
-  expect("rows", op.rows, op.dy.dtype, {T * K, H});
+  expect("rows", op.rows, op.dy.dtype, {R, H});
   expect("dWeights", op.d_weights, DType::float32, {T, K});
 }
 
@@ -342,6 +405,10 @@ void validate(const Op& op) {
 }
 
 const char* name_of(const Op& op) {
+  return name_of_op(op.index());
+}
+
+const char* name_of_op(size_t alternative) {
   // In the order of the variant's alternatives.
   static constexpr std::array<const char*, std::variant_size_v<Op>> kNames = {"fill",
                                                                               "cast",
@@ -358,7 +425,7 @@ const char* name_of(const Op& op) {
                                                                               "groupedMatmulWgrad",
                                                                               "expertsForward",
                                                                               "expertsBackward"};
-  return kNames[op.index()];
+  return kNames[alternative];
 }
 
 }  // namespace moe

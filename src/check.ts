@@ -79,6 +79,12 @@ export function checkFinite(name: string, value: unknown): number {
   return value;
 }
 
+export function checkNotNegative(name: string, value: unknown): number {
+  const number = checkFinite(name, value);
+  if (number < 0) throw badArgument('ERR_INVALID_ARGUMENT', name, 'a number ≥ 0', String(number));
+  return number;
+}
+
 export function checkBoolean(name: string, value: unknown): boolean {
   if (typeof value !== 'boolean')
     throw badArgument('ERR_INVALID_ARGUMENT', name, 'a boolean', describe(value));

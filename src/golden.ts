@@ -5,13 +5,14 @@ import { ACTIVATIONS } from './activation.ts';
 import { describe } from './dtype.ts';
 import { badArgument, type ErrorCode, MoeError } from './errors.ts';
 import { type MoELayerConfig, parameterShapes, resolveConfig } from './layer-config.ts';
-import { DROP_POLICIES, GROUP_SCORES, SCORES, SOFTMAX_OVER } from './router.ts';
+import { GROUP_SCORES, SCORES, SOFTMAX_OVER } from './router.ts';
+import { DROP_POLICIES } from './router-capacity.ts';
 import { type SafetensorsArray, SafetensorsFile } from './safetensors.ts';
 import { parseStrictJson } from './strict-json.ts';
 
 /** The layer of a case, ready to be constructed. */
 export type GoldenConfig = Omit<MoELayerConfig, 'dtype' | 'device'> &
-  Required<Pick<MoELayerConfig, 'router' | 'activation' | 'bias' | 'identityExperts'>>;
+  Required<Pick<MoELayerConfig, 'topK' | 'router' | 'activation' | 'bias' | 'identityExperts'>>;
 
 export interface GoldenParameter {
   readonly values: Float32Array;

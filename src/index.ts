@@ -71,10 +71,14 @@ export {
   type Routing,
   route,
   routeBackward,
+  SLOT_FATES,
 } from './ops/route.ts';
 export type { SharedExpert } from './ops/shared.ts';
 export { type Overrides, type Preset, presets, withOverrides } from './presets.ts';
-export type { ResolvedRouter, RouterCapacity, RouterGroups, RouterOptions } from './router.ts';
+export type { ResolvedRouter, RouterGroups, RouterOptions } from './router.ts';
+export type { ExpertChoice, ResolvedCapacity, RouterCapacity, RowsPerExpert } from './router-capacity.ts';
+export type { Annealing, ResolvedNoise, RouterNoise } from './router-noise.ts';
+export type { RouteCall, RoutingRun } from './router-run.ts';
 export {
   type DeviceName,
   type EmptyOptions,

@@ -15,7 +15,10 @@ import { WEIGHT_SIDES, type WeightSide } from './ops/moe.ts';
 import { ROUTER_KEYS, type RouterOptions, resolveRouter } from './router.ts';
 import { checkDevice, type DeviceName } from './tensor.ts';
 
-/** A layer's router: its options, and which parameters it has beside its weight. */
+/**
+ * A layer's router: its options, and which parameters it has beside its weight. With `noisyTopK` noise it has
+ * `router.noise_weight` [E', H].
+ */
 export type LayerRouter = Omit<RouterOptions, 'topK' | 'identityExperts'> & {
   /** `router.bias` [E'], added to the logits. Default false. */
   bias?: boolean;
@@ -23,6 +26,8 @@ export type LayerRouter = Omit<RouterOptions, 'topK' | 'identityExperts'> & {
   selectionBias?: boolean;
   /** `router.expert_scale` [E], multiplies the weights. Default false. */
   expertScale?: boolean;
+  /** Every call gives the experts of each token as `indices`; the router only weighs them. Default false. */
+  hash?: boolean;
 };
 
 export const SHARED_GATES = ['sigmoid', 'weights'] as const;
@@ -59,8 +64,8 @@ export interface MoELayerConfig extends ActivationOptions, ExpertLayout {
   intermediate: number;
   /** E */
   experts: number;
-  /** K */
-  topK: number;
+  /** K; given unless experts choose */
+  topK?: number;
   /** So many further experts, ids E, E+1, …, return their input unchanged. Default 0. */
   identityExperts?: number;
   /** Default: softmax over all experts. */
@@ -80,6 +85,7 @@ export interface MoELayerConfig extends ActivationOptions, ExpertLayout {
 
 type ParameterFlag = 'bias' | 'selectionBias' | 'expertScale';
 const PARAMETER_FLAGS: readonly ParameterFlag[] = ['bias', 'selectionBias', 'expertScale'];
+const ROUTER_FLAGS = [...PARAMETER_FLAGS, 'hash'] as const;
 
 /** {@link MoELayerConfig} with the defaults filled in; activation parameters stay as given. */
 export type ResolvedConfig = Readonly<
@@ -87,7 +93,7 @@ export type ResolvedConfig = Readonly<
     Omit<MoELayerConfig, 'router' | 'shared' | 'lora' | Exclude<keyof ActivationOptions, 'activation'>>
   > &
     ActivationOptions & {
-      router: RouterOptions & Readonly<Record<ParameterFlag, boolean>>;
+      router: RouterOptions & Readonly<Record<(typeof ROUTER_FLAGS)[number], boolean>>;
       shared: Readonly<LayerShared> | undefined;
       lora: Readonly<Required<LayerLora>> | undefined;
     }
@@ -108,7 +114,7 @@ export function resolveConfig(config: MoELayerConfig, name = 'config'): Resolved
   checkKeys(name, config, KEYS);
   const experts = checkInteger(`${name}.experts`, config.experts, 1);
   const identityExperts = checkInteger(`${name}.identityExperts`, config.identityExperts ?? 0, 0);
-  const topK = checkInteger(`${name}.topK`, config.topK, 1, experts + identityExperts);
+  const router = resolveLayerRouter(name, config, experts + identityExperts);
   const dtype = checkDType(`${name}.dtype`, config.dtype ?? 'float32');
   if (dtype === 'int32') {
     throw badArgument('ERR_DTYPE', `${name}.dtype`, `one of ${FLOAT_DTYPES.join(', ')}`, dtype);
@@ -122,9 +128,9 @@ export function resolveConfig(config: MoELayerConfig, name = 'config'): Resolved
     hidden: checkInteger(`${name}.hidden`, config.hidden, 1),
     intermediate: checkInteger(`${name}.intermediate`, config.intermediate, 1),
     experts,
-    topK,
+    topK: router.topK,
     identityExperts,
-    router: resolveLayerRouter(`${name}.router`, config.router ?? {}, topK, experts, identityExperts),
+    router: router.options,
     ...given,
     activation,
     bias: checkBoolean(`${name}.bias`, config.bias ?? false),
@@ -138,28 +144,31 @@ export function resolveConfig(config: MoELayerConfig, name = 'config'): Resolved
   });
 }
 
+/** `topK` and `identityExperts` are the layer's own, and its messages say so. */
 function resolveLayerRouter(
   name: string,
-  router: LayerRouter,
-  topK: number,
-  experts: number,
-  identityExperts: number,
-): ResolvedConfig['router'] {
-  checkKeys(name, router, [...ROUTER_OPTION_KEYS, ...PARAMETER_FLAGS]);
-  const { bias, selectionBias, expertScale, ...rest } = router;
-  const options: RouterOptions = { ...rest, topK, identityExperts };
-  const { score } = resolveRouter(name, options, experts + identityExperts);
-  const flags = { bias, selectionBias, expertScale };
-  for (const flag of PARAMETER_FLAGS) checkBoolean(`${name}.${flag}`, flags[flag] ?? false);
-  if (score === 'sparsemixer' && selectionBias) {
-    throw badArgument('ERR_INVALID_ARGUMENT', `${name}.selectionBias`, 'false with sparsemixer', 'true');
+  config: MoELayerConfig,
+  logits: number,
+): { topK: number; options: ResolvedConfig['router'] } {
+  const { router = {}, topK, identityExperts = 0 } = config;
+  checkKeys(`${name}.router`, router, [...ROUTER_OPTION_KEYS, ...ROUTER_FLAGS]);
+  const { bias = false, selectionBias = false, expertScale = false, hash = false, ...rest } = router;
+  const flags = { bias, selectionBias, expertScale, hash };
+  for (const flag of ROUTER_FLAGS) checkBoolean(`${name}.router.${flag}`, flags[flag]);
+  if (rest.expertChoice === undefined) checkInteger(`${name}.topK`, topK, 1, logits);
+  const options: RouterOptions = { ...rest, ...(topK !== undefined && { topK }), identityExperts };
+  const resolved = resolveRouter(`${name}.router`, options, logits, hash);
+  const excluded =
+    resolved.score === 'sparsemixer'
+      ? 'sparsemixer'
+      : hash
+        ? 'hash'
+        : resolved.choice === 'all' && 'expertChoice';
+  if (selectionBias && excluded) {
+    const expected = `false with ${excluded}`;
+    throw badArgument('ERR_INVALID_ARGUMENT', `${name}.router.selectionBias`, expected, 'true');
   }
-  return {
-    ...options,
-    bias: bias ?? false,
-    selectionBias: selectionBias ?? false,
-    expertScale: expertScale ?? false,
-  };
+  return { topK: resolved.topK, options: { ...options, ...flags } };
 }
 
 function resolveShared(name: string, shared: LayerShared): Readonly<LayerShared> {
@@ -190,7 +199,7 @@ export type ParameterConfig = Pick<MoELayerConfig, 'hidden' | 'intermediate' | '
   readonly activation: Activation;
   readonly bias: boolean;
   readonly identityExperts?: number;
-  readonly router: { readonly [flag in ParameterFlag]?: boolean };
+  readonly router: { readonly [flag in ParameterFlag]?: boolean } & Pick<RouterOptions, 'noise'>;
   readonly shared?: MoELayerConfig['shared'] | undefined;
   readonly lora?: MoELayerConfig['lora'] | undefined;
 };
@@ -209,6 +218,7 @@ function routerShapes(config: ParameterConfig): Shapes {
   if (router.bias) shapes['router.bias'] = [logits];
   if (router.selectionBias) shapes['router.selection_bias'] = [logits];
   if (router.expertScale) shapes['router.expert_scale'] = [E];
+  if (router.noise?.kind === 'noisyTopK') shapes['router.noise_weight'] = [logits, H];
   if (lora?.on.includes('router')) {
     shapes['router.lora_a'] = [lora.rank, H];
     shapes['router.lora_b'] = [logits, lora.rank];

@@ -1,7 +1,7 @@
 // MoELayer: owns a layer's parameters, under the names models are published with, and runs it whole.
 
 import { ACTIVATION_KEYS, type ActivationOptions } from './activation.ts';
-import { checkInteger, checkKeys, checkTensor } from './check.ts';
+import { checkBoolean, checkInteger, checkKeys, checkTensor } from './check.ts';
 import type { DType } from './dtype.ts';
 import { badArgument, MoeError } from './errors.ts';
 import { type MoELayerConfig, parameterShapes, type ResolvedConfig, resolveConfig } from './layer-config.ts';
@@ -16,7 +16,10 @@ import {
 } from './ops/moe.ts';
 import { type RouterTensors, type Routing, routingTensors } from './ops/route.ts';
 import type { SharedExpert } from './ops/shared.ts';
+import { ROUTE_CALL_KEYS, type RouteCall } from './router-run.ts';
 import { ones, type Tensor, tensor, zeros } from './tensor.ts';
+
+const LAYER_CALL_KEYS = ROUTE_CALL_KEYS.filter(key => key !== 'step');
 
 /** A layer's parameters, or their gradients, by name: `router.weight`, `experts.gate_up`, `experts.down`, … */
 export type NamedTensors = { [name: string]: Tensor };
@@ -28,6 +31,7 @@ const PARAMETERS: Readonly<Record<string, readonly [Group, string]>> = {
   'router.bias': ['router', 'bias'],
   'router.selection_bias': ['router', 'selectionBias'],
   'router.expert_scale': ['router', 'expertScale'],
+  'router.noise_weight': ['router', 'noiseWeight'],
   'router.lora_a': ['router', 'loraA'],
   'router.lora_b': ['router', 'loraB'],
   'experts.gate_up': ['experts', 'gateUp'],
@@ -58,7 +62,7 @@ export interface MoELayerBackward {
   readonly dx: Tensor;
   /**
    * One for each parameter that has a gradient, under its name; those of `accumulateInto` where given. The selection bias has
-   * none, nor have the experts' weights and biases beside low-rank pairs.
+   * none, nor have weights and biases beside low-rank pairs: all of the experts', or the router's.
    */
   readonly gradients: NamedTensors;
 }
@@ -67,11 +71,12 @@ export interface MoELayerBackward {
  * A Mixture-of-Experts layer that owns its parameters.
  *
  * Parameters are named and shaped as models publish them: `router.weight` [E', H], `router.bias` [E'],
- * `router.selection_bias` float32 [E'], `router.expert_scale` [E], `experts.gate_up` [E, 2I, H] or `experts.gate` and
- * `experts.up` [E, I, H], `experts.down` [E, H, I], `experts.gate_up_bias` [E, 2I] (`gate_bias`, `up_bias` [E, I]),
- * `experts.down_bias` [E, H], `shared.gate` and `shared.up` [Is, H], `shared.down` [H, Is], `shared.router` [1, H],
- * `shared.weights` [1]. Matrices `transposed` have their last two dimensions exchanged; n shared experts have [n, Is, H],
- * [n, H, Is], [n, H], [n]. Low-rank pairs are `experts.down.lora_a` [E, r, I] and `experts.down.lora_b` [E, H, r], and so on.
+ * `router.selection_bias` float32 [E'], `router.expert_scale` [E], `router.noise_weight` [E', H], `experts.gate_up` [E, 2I, H]
+ * or `experts.gate` and `experts.up` [E, I, H], `experts.down` [E, H, I], `experts.gate_up_bias` [E, 2I] (`gate_bias`, `up_bias`
+ * [E, I]), `experts.down_bias` [E, H], `shared.gate` and `shared.up` [Is, H], `shared.down` [H, Is], `shared.router` [1, H],
+ * `shared.weights` [1]. Experts' matrices `transposed` have their last two dimensions exchanged; n shared experts have
+ * [n, Is, H], [n, H, Is], [n, H], [n]. Low-rank pairs are `router.lora_a` [r, H], `router.lora_b` [E', r], `experts.down.lora_a`
+ * [E, r, I], `experts.down.lora_b` [E, H, r], and so on.
  */
 export class MoELayer implements Disposable {
   readonly config: ResolvedConfig;
@@ -93,9 +98,13 @@ export class MoELayer implements Disposable {
     this.#checkParameters();
   }
 
-  /** Inference: y [T, H] of x [T, H]. */
-  forward(x: Tensor): Tensor {
-    const { y, routing } = this.#run(x, 'nothing');
+  /**
+   * Inference: y [T, H] of x [T, H], without noise.
+   * @param call what the router needs beside x: `indices` (hash), `mask` (padding), `sequenceLength`
+   */
+  forward(x: Tensor, call: Omit<RouteCall, 'step'> = {}): Tensor {
+    checkKeys('call', call, LAYER_CALL_KEYS);
+    const { y, routing } = this.#run(x, 'nothing', call);
     for (const part of routingTensors(routing)) part.dispose();
     return y;
   }
@@ -103,38 +112,47 @@ export class MoELayer implements Disposable {
   /**
    * Forward for training. `saved` goes to {@link backward}, then `saved.dispose()` frees it.
    * @param options.recompute keep only input and routing, and compute the pre-activation again in the backward pass
+   * @param options.step turns the router's noise on; the rest as in {@link forward}
    */
   forwardTrain(
     x: Tensor,
-    options: { recompute?: boolean } = {},
+    options: { recompute?: boolean } & RouteCall = {},
   ): { y: Tensor; routing: Routing; saved: MoeSaved } {
-    checkKeys('options', options, ['recompute']);
-    const { y, routing, saved } = this.#run(x, options.recompute ? 'recompute' : 'activations');
+    checkKeys('options', options, ['recompute', ...ROUTE_CALL_KEYS]);
+    const { recompute = false, ...call } = options;
+    checkBoolean('options.recompute', recompute);
+    const { y, routing, saved } = this.#run(x, recompute ? 'recompute' : 'activations', call);
     return { y, routing, saved: saved! };
   }
 
   /**
    * Gradients of everything.
    * @param dy [T, H], the gradient of y
-   * @param options.dLogits float32 [T, E'], a further gradient of the router's logits (a load-balancing loss)
+   * @param options.dLogits float32 [T, E'], a further gradient of `routing.logits` (a load-balancing loss)
+   * @param options.dNoiseLogits float32 [T, E'], one of `routing.noiseLogits` (the load loss)
    * @param options.accumulateInto gradients by parameter name that are added to instead of being made anew
    */
   backward(
     saved: MoeSaved,
     dy: Tensor,
-    options: { dLogits?: Tensor; accumulateInto?: NamedTensors } = {},
+    options: { dLogits?: Tensor; dNoiseLogits?: Tensor; accumulateInto?: NamedTensors } = {},
   ): MoELayerBackward {
-    checkKeys('options', options, ['dLogits', 'accumulateInto']);
+    checkKeys('options', options, ['dLogits', 'dNoiseLogits', 'accumulateInto']);
     const into = options.accumulateInto ?? {};
     const names = Object.keys(this.parameters).filter(name => !this.#isFrozen(name));
     checkKeys('accumulateInto', into, names);
     const accumulateInto: NamedTensors = {};
     for (const [name, tensor] of Object.entries(into)) accumulateInto[gradientArgument(name)] = tensor;
-    const result = moeBackward({ dy, saved, dLogits: options.dLogits, accumulateInto });
+    const { dLogits, dNoiseLogits } = options;
+    const result = moeBackward({ dy, saved, dLogits, dNoiseLogits, accumulateInto });
     result.dWeights.dispose();
     result.dLogits?.dispose();
+    result.dNoiseLogits?.dispose();
     const gradients: NamedTensors = {};
-    for (const name of names) gradients[name] = gradientOf(result, name);
+    for (const name of names) {
+      const gradient = gradientOf(result, name);
+      if (gradient) gradients[name] = gradient;
+    }
     return { dx: result.dx, gradients };
   }
 
@@ -147,16 +165,22 @@ export class MoELayer implements Disposable {
     this.dispose();
   }
 
-  #run(x: Tensor, save: SaveMode): { y: Tensor; routing: Routing; saved?: MoeSaved } {
+  #run(x: Tensor, save: SaveMode, call: RouteCall): { y: Tensor; routing: Routing; saved?: MoeSaved } {
     if (this.parameters['router.weight']!.disposed) {
       throw new MoeError('ERR_DISPOSED', 'layer: expected a live layer, got a disposed one');
     }
-    const { applyWeightTo, shared } = this.config;
+    const { applyWeightTo, shared, router } = this.config;
+    if (router.hash !== (call.indices !== undefined)) {
+      const [expected, got] = router.hash
+        ? ['the experts of each token', 'undefined']
+        : ['nothing', 'a value'];
+      throw badArgument('ERR_INVALID_ARGUMENT', 'indices', `${expected}, router.hash: ${router.hash}`, got);
+    }
     const activation: ActivationOptions = {};
     for (const key of ACTIVATION_KEYS) Object.assign(activation, { [key]: this.config[key] });
     const result = moeForward({
       ...{ x, save, applyWeightTo, ...activation },
-      router: this.#router(),
+      router: { ...this.#router(), ...call },
       experts: this.#experts(),
       shared: shared && this.#group<SharedExpert>('shared'),
     });
@@ -164,20 +188,24 @@ export class MoELayer implements Disposable {
   }
 
   #experts(): Experts {
-    const { gateUpLayout, transposed, lora } = this.config;
-    const layout = { gateUpLayout, transposed };
-    const scale = this.#adaptsExperts() && lora ? { loraScale: lora.alpha / lora.rank } : {};
-    return { ...this.#group<Experts>('experts'), ...layout, ...scale };
+    const { gateUpLayout, transposed } = this.config;
+    const loraScale = this.#loraScale('experts');
+    return { ...this.#group<Experts>('experts'), gateUpLayout, transposed, loraScale };
   }
 
-  #adaptsExperts(): boolean {
-    return this.config.lora?.on.some(side => side !== 'router') ?? false;
+  /** What the low-rank pairs of a part are multiplied by; undefined where it has none. */
+  #loraScale(group: Group): number | undefined {
+    const { lora } = this.config;
+    const adapted = lora?.on.some(side => (side === 'router' ? 'router' : 'experts') === group);
+    return adapted ? lora!.alpha / lora!.rank : undefined;
   }
 
-  /** Whether a parameter has no gradient. */
+  /** Whether a parameter has no gradient: what only chooses experts, and what low-rank pairs adapt. */
   #isFrozen(name: string): boolean {
     if (name === 'router.selection_bias') return true;
-    return this.#adaptsExperts() && name.startsWith('experts.') && !name.includes('.lora_');
+    const [group] = PARAMETERS[name]!;
+    if (this.#loraScale(group) === undefined || name.includes('.lora_')) return false;
+    return group === 'experts' || name === 'router.weight' || name === 'router.bias';
   }
 
   #router(): RouterParameters {
@@ -185,9 +213,10 @@ export class MoELayer implements Disposable {
       bias: _bias,
       selectionBias: _selectionBias,
       expertScale: _scale,
+      hash: _hash,
       ...options
     } = this.config.router;
-    return { ...options, ...this.#group<RouterTensors>('router') };
+    return { ...options, ...this.#group<RouterTensors>('router'), loraScale: this.#loraScale('router') };
   }
 
   /** The parameters of one group, by their argument names. */
@@ -212,8 +241,18 @@ export class MoELayer implements Disposable {
       if (value.device !== device) {
         throw badArgument('ERR_DEVICE_MISMATCH', `weights.${name}`, `device ${device}`, value.device);
       }
+      if (DECIDES.includes(name)) checkNumbers(`weights.${name}`, value);
     }
   }
+}
+
+/** One NaN in these would decide every token's routing without a trace. */
+const DECIDES = ['router.bias', 'router.selection_bias', 'router.expert_scale'];
+
+function checkNumbers(name: string, vector: Tensor): void {
+  using values = vector.cast('float32');
+  const index = values.dataSync().findIndex(Number.isNaN);
+  if (index >= 0) throw badArgument('ERR_INVALID_ARGUMENT', name, 'numbers', `NaN at ${index}`);
 }
 
 /** What routes and what is added once a row may be kept in float32 beside narrower weights. */
@@ -229,11 +268,12 @@ function gradientArgument(name: string): string {
   return group === 'experts' ? argument : `${group}${capitalised(argument)}`;
 }
 
-function gradientOf(result: MoeGradients, name: string): Tensor {
+/** Undefined for a frozen parameter. */
+function gradientOf(result: MoeGradients, name: string): Tensor | undefined {
   const [group, argument] = PARAMETERS[name]!;
   const owner = group === 'router' ? result : result[group];
   const key = group === 'router' ? `dRouter${capitalised(argument)}` : argument;
-  return (owner as unknown as NamedTensors)[key]!;
+  return (owner as unknown as NamedTensors)[key];
 }
 
 function capitalised(name: string): string {
@@ -246,7 +286,7 @@ function randomParameters(config: ResolvedConfig, seed: number): NamedTensors {
   const random = uniform(seed);
   for (const [name, shape] of Object.entries(parameterShapes(config, true))) {
     const dtype = name === 'router.selection_bias' ? 'float32' : config.dtype;
-    if (name.endsWith('bias') || name.endsWith('lora_b')) {
+    if (/bias$|lora_b$|^router\.noise_weight$/.test(name)) {
       parameters[name] = zeros(shape, { dtype, device });
     } else if (name.endsWith('scale') || name === 'shared.weights') {
       parameters[name] = ones(shape, { dtype, device });

@@ -43,10 +43,19 @@ export type NativeOp =
   | 'expertsForward'
   | 'expertsBackward';
 
+/** Enumerations whose names the addon tells, in the order of their values. */
+export type NativeEnum =
+  | 'dtype'
+  | 'activation'
+  | 'score'
+  | 'softmaxOver'
+  | 'groupScore'
+  | 'choice'
+  | 'dropPolicy'
+  | 'noiseKind';
+
 export type Native = Record<NativeOp, (args: NativeArgs) => void> & {
-  readonly enums: Readonly<
-    Record<'dtype' | 'activation' | 'score' | 'softmaxOver' | 'groupScore', readonly string[]>
-  >;
+  readonly enums: Readonly<Record<NativeEnum, readonly string[]>>;
   info(): NativeInfo;
   memory(): NativeMemory;
   trimPool(): void;

@@ -43,22 +43,42 @@ inline float sum_of_exp(const float* logits, int64_t experts, float shift) {
   return V::sum(sum);
 }
 
-// ---- Scores. Those of one logit alone are a function and its derivative here; softmaxes follow.
+// ---- Scores. Those of one logit alone are a function s of z and its slope here; softmaxes follow.
 
-constexpr bool is_elementwise(Score score) {
-  return score == Score::sigmoid || score == Score::sqrtsoftplus;
-}
+struct SigmoidScore {
+  static F value(F z) { return sigmoid(z); }
+  static F slope(F /*z*/, F s) { return V::mul(s, V::sub(V::set(1.0f), s)); }
+};
 
-inline F elementwise_score(Score score, F z) {
-  return score == Score::sigmoid ? sigmoid(z) : V::sqrt(softplus(z));
-}
+// σ(z) / 2s, which goes to 0 with s.
+struct SqrtSoftplusScore {
+  static F value(F z) { return V::sqrt(softplus(z)); }
+  static F slope(F z, F s) { return V::if_positive(s, V::div(sigmoid(z), V::add(s, s)), V::zero()); }
+};
 
-// Of the score s at logit z. √softplus has σ(z) / 2s, which goes to 0 with s.
-inline float elementwise_slope(Score score, float z, float s) {
-  if (score == Score::sigmoid) return s * (1.0f - s);
-  float slope[V::kWidth];
-  V::store(slope, sigmoid(V::set(z)));
-  return s > 0 ? slope[0] / (2.0f * s) : 0.0f;
+struct IdentityScore {
+  static F value(F z) { return z; }
+  static F slope(F /*z*/, F /*s*/) { return V::set(1.0f); }
+};
+
+// Calls `body` with the function of a score of one logit alone, and says whether it is one.
+template <class Body>
+inline bool with_elementwise(Score score, Body body) {
+  switch (score) {
+    case Score::sigmoid:
+      body(SigmoidScore{});
+      return true;
+    case Score::sqrtsoftplus:
+      body(SqrtSoftplusScore{});
+      return true;
+    case Score::identity:
+      body(IdentityScore{});
+      return true;
+    case Score::softmax:
+    case Score::sparsemixer:
+      return false;
+  }
+  return false;
 }
 
 // Whether sparsemixer leaves out logit z beside the largest remaining one.
@@ -88,6 +108,15 @@ inline float exp_of(float x) {
 inline void chosen_scores(const RouterConfig& router, const float* logits, int64_t experts,
                           const int32_t* indices, float* scores) {
   const int K = router.top_k;
+  for (int k = 0; k < K; ++k) scores[k] = logits[indices[k]];
+  if (with_elementwise(router.score, [&](auto score) {
+        for (int k = 0; k < K; k += V::kWidth) {
+          const int n = static_cast<int>(min_of(V::kWidth, K - k));
+          V::store_n(scores + k, score.value(V::load_n(scores + k, n)), n);
+        }
+      })) {
+    return;
+  }
   if (router.score == Score::sparsemixer) {
     for (int k = 0; k < K; ++k) {
       float sum = 0;
@@ -106,12 +135,8 @@ inline void chosen_scores(const RouterConfig& router, const float* logits, int64
   }
   for (int k = 0; k < K; k += V::kWidth) {
     const int n = static_cast<int>(min_of(V::kWidth, K - k));
-    for (int i = 0; i < n; ++i) scores[k + i] = logits[indices[k + i]];
-    const F z = V::load_n(scores + k, n);
-    const bool alone = is_elementwise(router.score);
-    V::store_n(scores + k, alone ? elementwise_score(router.score, z) : exp(V::sub(z, V::set(shift))), n);
+    V::store_n(scores + k, exp(V::sub(V::load_n(scores + k, n), V::set(shift))), n);
   }
-  if (is_elementwise(router.score)) return;
   float sum = 0;
   if (over_all) {
     sum = sum_of_exp(logits, experts, shift);
@@ -134,9 +159,9 @@ inline void choice_values(const RouteTokenArgs& args, float* values) {
   const F sum = V::set(softmax ? sum_of_exp(args.logits, E, largest) : 1.0f);
   for (int64_t e = 0; e < E; e += V::kWidth) {
     const int n = static_cast<int>(min_of(V::kWidth, E - e));
-    F score = V::load_n(args.logits + e, n);
-    if (softmax) score = V::div(exp(V::sub(score, V::set(largest))), sum);
-    if (is_elementwise(router.score)) score = elementwise_score(router.score, score);
+    const F z = V::load_n(args.logits + e, n);
+    F score = softmax ? V::div(exp(V::sub(z, V::set(largest))), sum) : z;
+    with_elementwise(router.score, [&](auto function) { score = function.value(z); });
     if (args.selection_bias != nullptr) score = V::add(score, V::load_n(args.selection_bias + e, n));
     V::store_n(values + e, score, n);
   }
@@ -167,6 +192,11 @@ inline void mask_groups(const RouterConfig& router, int64_t experts, float* valu
 
 inline void choose(const RouteTokenArgs& args) {
   const RouterConfig& router = args.router;
+  if (router.choice == Choice::given) return;
+  if (router.choice == Choice::all) {
+    for (int k = 0; k < router.top_k; ++k) args.indices[k] = k;
+    return;
+  }
   float* values = args.scratch;
   float* rest = values + args.experts;
   const bool by_logits = args.selection_bias == nullptr && router.group_count == 0;
@@ -178,15 +208,26 @@ inline void choose(const RouteTokenArgs& args) {
 
 // ---- Weights
 
+// The slots of a token that are taken: all K, or the first whose probabilities reach top-p.
+inline int taken_slots(const RouterConfig& router, const float* scores) {
+  if (router.top_p <= 0) return router.top_k;
+  float sum = 0;
+  for (int k = 0; k < router.top_k; ++k) {
+    sum += scores[k];
+    if (sum >= router.top_p) return k + 1;
+  }
+  return router.top_k;
+}
+
 struct Divisor {
   float value;
   bool depends_on_scores;
 };
 
-inline Divisor divisor_of(const RouterConfig& router, const float* scores) {
+inline Divisor divisor_of(const RouterConfig& router, const float* scores, int taken) {
   if (!router.normalize) return {1.0f, false};
   float sum = router.normalize_eps;
-  for (int k = 0; k < router.top_k; ++k) sum += scores[k];
+  for (int k = 0; k < taken; ++k) sum += scores[k];
   return sum < router.normalize_min ? Divisor{router.normalize_min, false} : Divisor{sum, true};
 }
 
@@ -194,15 +235,18 @@ inline float scale_of(const float* expert_scale, int32_t expert) {
   return expert_scale != nullptr ? expert_scale[expert] : 1.0f;
 }
 
-void route_token(const RouteTokenArgs& args) {
+int route_token(const RouteTokenArgs& args) {
   const RouterConfig& router = args.router;
   float* weights = args.weights;
   choose(args);
   chosen_scores(router, args.logits, args.experts, args.indices, weights);
-  const float divisor = divisor_of(router, weights).value;
-  for (int k = 0; k < router.top_k; ++k) {
+  const int taken = taken_slots(router, weights);
+  const float divisor = divisor_of(router, weights, taken).value;
+  for (int k = 0; k < taken; ++k) {
     weights[k] = scale_of(args.expert_scale, args.indices[k]) * (router.scale * (weights[k] / divisor));
   }
+  for (int k = taken; k < router.top_k; ++k) weights[k] = 0;
+  return taken;
 }
 
 // ---- Backward
@@ -211,16 +255,34 @@ void route_token(const RouteTokenArgs& args) {
 // · dw_k / D where it is a constant. In place: gradients of the weights become gradients of the scores.
 inline void weights_backward(const RouteTokenBackwardArgs& args, const float* scores, float* gradients) {
   const RouterConfig& router = args.router;
-  const Divisor divisor = divisor_of(router, scores);
+  const int taken = taken_slots(router, scores);
+  const Divisor divisor = divisor_of(router, scores, taken);
   float mean = 0;
-  for (int k = 0; k < router.top_k; ++k) {
+  for (int k = 0; k < taken; ++k) {
     const float weight = scores[k] / divisor.value;
     if (args.d_expert_scale != nullptr) args.d_expert_scale[k] = args.d_weights[k] * (router.scale * weight);
     gradients[k] = args.d_weights[k] * scale_of(args.expert_scale, args.indices[k]);
     if (divisor.depends_on_scores) mean += gradients[k] * weight;
   }
-  for (int k = 0; k < router.top_k; ++k)
-    gradients[k] = router.scale * ((gradients[k] - mean) / divisor.value);
+  for (int k = 0; k < taken; ++k) gradients[k] = router.scale * ((gradients[k] - mean) / divisor.value);
+  for (int k = taken; k < router.top_k; ++k) {
+    gradients[k] = 0;
+    if (args.d_expert_scale != nullptr) args.d_expert_scale[k] = 0;
+  }
+}
+
+// s'(z_k) · ds_k at each chosen logit.
+template <class Function>
+inline void elementwise_backward(const RouteTokenBackwardArgs& args, Function score, const float* scores,
+                                 const float* gradients) {
+  for (int k = 0; k < args.router.top_k; k += V::kWidth) {
+    const int n = static_cast<int>(min_of(V::kWidth, args.router.top_k - k));
+    float flow[V::kWidth];
+    for (int i = 0; i < n; ++i) flow[i] = args.logits[args.indices[k + i]];
+    const F slope = score.slope(V::load_n(flow, n), V::load_n(scores + k, n));
+    V::store_n(flow, V::mul(V::load_n(gradients + k, n), slope), n);
+    for (int i = 0; i < n; ++i) args.d_logits[args.indices[k + i]] += flow[i];
+  }
 }
 
 // p_e · (δ_k - s_k) for each softmax of its own.
@@ -269,12 +331,10 @@ void route_token_backward(const RouteTokenBackwardArgs& args) {
   float* gradients = args.scratch + K;
   chosen_scores(args.router, args.logits, args.experts, args.indices, scores);
   weights_backward(args, scores, gradients);
-  if (is_elementwise(args.router.score)) {
-    for (int k = 0; k < K; ++k) {
-      const int32_t e = args.indices[k];
-      args.d_logits[e] += gradients[k] * elementwise_slope(args.router.score, args.logits[e], scores[k]);
-    }
-  } else if (args.router.score == Score::sparsemixer) {
+  const bool alone = with_elementwise(
+      args.router.score, [&](auto score) { elementwise_backward(args, score, scores, gradients); });
+  if (alone) return;
+  if (args.router.score == Score::sparsemixer) {
     sparsemixer_backward(args, scores, gradients);
   } else {
     softmax_backward(args, scores, gradients);
@@ -295,20 +355,26 @@ float softmax(const float* logits, int64_t experts, float* out) {
   return shift + __builtin_logf(sum);
 }
 
+// Raw logits have no shares of their own: they may be negative.
 void expert_shares(Score score, const float* logits, int64_t experts, float* shares, float* slopes) {
-  if (!is_elementwise(score)) {
+  float sum = 0;
+  const bool alone = score != Score::identity && with_elementwise(score, [&](auto function) {
+                       for (int64_t e = 0; e < experts; e += V::kWidth) {
+                         const int n = static_cast<int>(min_of(V::kWidth, experts - e));
+                         const F z = V::load_n(logits + e, n);
+                         const F s = function.value(z);
+                         V::store_n(shares + e, s, n);
+                         V::store_n(slopes + e, function.slope(z, s), n);
+                         for (int i = 0; i < n; ++i) sum += shares[e + i];
+                       }
+                     });
+  if (!alone) {
     softmax(logits, experts, shares);
     std::memcpy(slopes, shares, static_cast<size_t>(experts) * sizeof(float));
     return;
   }
-  float sum = 0;
-  for (int64_t e = 0; e < experts; e += V::kWidth) {
-    const int n = static_cast<int>(min_of(V::kWidth, experts - e));
-    V::store_n(shares + e, elementwise_score(score, V::load_n(logits + e, n)), n);
-    for (int i = 0; i < n; ++i) sum += shares[e + i];
-  }
   for (int64_t e = 0; e < experts; ++e) {
-    slopes[e] = elementwise_slope(score, logits[e], shares[e]) / sum;
+    slopes[e] /= sum;
     shares[e] /= sum;
   }
 }

@@ -12,6 +12,7 @@ import {
 import { describe, FLOAT_DTYPES, type FloatDType } from '../dtype.ts';
 import { badArgument } from '../errors.ts';
 import { ROUTER_KEYS, type RouterOptions } from '../router.ts';
+import { ROUTE_CALL_KEYS, type RouteCall } from '../router-run.ts';
 import { empty, type Tensor } from '../tensor.ts';
 import { disposeOnError } from './call.ts';
 import {
@@ -29,6 +30,7 @@ import { checkInto, givenNames } from './gradient.ts';
 import { dispatch } from './permute.ts';
 import {
   checkRouting,
+  ROUTER_GRADIENTS,
   ROUTER_TENSORS,
   type RouterTensors,
   type Routing,
@@ -59,10 +61,10 @@ export const WEIGHT_SIDES = ['output', 'input'] as const;
 export type WeightSide = (typeof WEIGHT_SIDES)[number];
 
 /** A routing made elsewhere: expert ids int32 [T, K] and weights float32 [T, K]; dropped int32 [T, K] where some are. */
-export type GivenRouting = Pick<Routing, 'indices' | 'weights' | 'dropped'>;
+export type GivenRouting = Pick<Routing, 'indices' | 'weights' | 'dropped'> & Partial<Pick<Routing, 'run'>>;
 
-/** A router's description and its parameters. */
-export interface RouterParameters extends RouterOptions, RouterTensors {}
+/** A router's description, its parameters, and what this call adds to them. */
+export interface RouterParameters extends RouterOptions, RouterTensors, RouteCall {}
 
 export interface MoeForwardArgs extends ActivationOptions {
   /** [T, H] float32, bfloat16 or float16 */
@@ -154,7 +156,8 @@ export function moeForward(args: MoeForwardArgs): MoeForwardResult {
     if (router) for (const part of routingTensors(routing)) own(part);
     const { indices, weights, dropped } = routing;
     const identityExperts = router?.identityExperts ?? 0;
-    const permutation = dispatch({ indices, experts: dims.experts, identityExperts, dropped });
+    const { rows } = routing.run ?? {};
+    const permutation = dispatch({ indices, experts: dims.experts, identityExperts, dropped, rows });
     for (const part of Object.values(permutation)) own(part);
     const y = own(empty([tokens, hidden], { dtype: x.dtype }));
     const preShape = [permutation.rowSlot.size, preActivationWidth(activation, dims.intermediate)];
@@ -185,7 +188,7 @@ function forwardRouting(args: MoeForwardArgs, tokens: number, experts: number): 
     throw badArgument('ERR_INVALID_ARGUMENT', 'args', 'either router or routing', got);
   }
   if (router) {
-    checkKeys('router', router, [...ROUTER_TENSORS, ...ROUTER_KEYS]);
+    checkKeys('router', router, [...ROUTER_TENSORS, ...ROUTE_CALL_KEYS, ...ROUTER_KEYS]);
     const logits = experts + checkInteger('router.identityExperts', router.identityExperts ?? 0, 0);
     checkTensor('router.weight', router.weight, { shape: [logits, x.shape[1]!] });
     return route({ x, ...router });
@@ -202,13 +205,18 @@ export interface MoeBackwardArgs {
   /** [T, H] of x's dtype: the gradient of y */
   dy: Tensor;
   saved: MoeSaved;
-  /** float32 [T, E']: a further gradient of the router's logits, a load-balancing loss's say */
+  /** float32 [T, E']: a further gradient of the scored logits, a load-balancing loss's say */
   dLogits?: Tensor;
+  /** float32 [T, E']: a further gradient of the noise logits, the load loss's */
+  dNoiseLogits?: Tensor;
   /** Gradients are added to these instead of being written to new tensors; float32 or the parameter's dtype. */
   accumulateInto?: ExpertGradients & {
     routerWeight?: Tensor;
     routerBias?: Tensor;
     routerExpertScale?: Tensor;
+    routerNoiseWeight?: Tensor;
+    routerLoraA?: Tensor;
+    routerLoraB?: Tensor;
     sharedGate?: Tensor;
     sharedUp?: Tensor;
     sharedDown?: Tensor;
@@ -217,7 +225,10 @@ export interface MoeBackwardArgs {
   };
 }
 
-const ROUTER_INTO = ['routerWeight', 'routerBias', 'routerExpertScale'] as const;
+/** `weight` → `routerWeight` */
+const routerInto = <T extends string>(name: T) =>
+  `router${name[0]!.toUpperCase()}${name.slice(1)}` as `router${Capitalize<T>}`;
+const ROUTER_INTO = ROUTER_GRADIENTS.map(routerInto);
 const SHARED_INTO = ['sharedGate', 'sharedUp', 'sharedDown', 'sharedRouter', 'sharedWeights'] as const;
 
 export interface MoeGradients {
@@ -227,12 +238,19 @@ export interface MoeGradients {
   readonly dWeights: Tensor;
   /** float32 [T, E']; when the layer did the routing */
   readonly dLogits?: Tensor;
-  /** [E', H]; when the layer did the routing */
+  /** float32 [T, E']; where the routing has noise logits */
+  readonly dNoiseLogits?: Tensor;
+  /** [E', H]; when the layer did the routing, unless a low-rank pair froze it */
   readonly dRouterWeight?: Tensor;
-  /** [E']; where the router has a bias */
+  /** [E']; where the router has a bias, unless a low-rank pair froze it */
   readonly dRouterBias?: Tensor;
   /** [E]; where the router has an expert scale */
   readonly dRouterExpertScale?: Tensor;
+  /** [E', H]; where the router has a noise weight */
+  readonly dRouterNoiseWeight?: Tensor;
+  /** [r, H] and [E', r]; where the router has a low-rank pair */
+  readonly dRouterLoraA?: Tensor;
+  readonly dRouterLoraB?: Tensor;
   /** As the experts were given, name for name; where there are low-rank pairs, those of the pairs alone. */
   readonly experts: ExpertGradients;
   /** As the shared expert was given, name for name. */
@@ -247,7 +265,7 @@ export interface MoeGradients {
  * @throws MoeError as {@link moeForward}
  */
 export function moeBackward(args: MoeBackwardArgs): MoeGradients {
-  checkKeys('args', args, ['dy', 'saved', 'dLogits', 'accumulateInto']);
+  checkKeys('args', args, ['dy', 'saved', 'dLogits', 'dNoiseLogits', 'accumulateInto']);
   if (!(args.saved instanceof MoeSaved)) {
     throw badArgument('ERR_INVALID_ARGUMENT', 'saved', 'what moeForward saved', describe(args.saved));
   }
@@ -275,29 +293,34 @@ export function moeBackward(args: MoeBackwardArgs): MoeGradients {
       sharedBackward(own, shared.parameters, shared.saved, activation, { x, dy, dx, into: sharedInto });
     const layer = { dx, dWeights, experts, ...(sharedGradients && { shared: sharedGradients }) };
     if (!router) return layer;
-    const { weight, bias, expertScale } = router;
+    const routerTensors: RouterGradientTensors = {};
+    const accumulateInto: RouterGradientTensors & { dx: Tensor } = { dx };
+    for (const name of ROUTER_GRADIENTS) {
+      if (router[name]) routerTensors[name] = router[name];
+      if (into[routerInto(name)]) accumulateInto[name] = into[routerInto(name)];
+    }
+    const { dLogits, dNoiseLogits } = args;
     const routed = routeBackward({
-      ...{ routing: routing as Routing, dWeights, dLogits: args.dLogits, x, weight, bias, expertScale },
-      accumulateInto: {
-        dx,
-        weight: into.routerWeight,
-        bias: into.routerBias,
-        expertScale: into.routerExpertScale,
-      },
+      ...{ routing: routing as Routing, dWeights, dLogits, dNoiseLogits, x, ...routerTensors },
+      ...{ loraScale: router.loraScale, accumulateInto },
     });
     return {
       ...layer,
       dLogits: routed.dLogits,
+      dNoiseLogits: routed.dNoiseLogits,
       dRouterWeight: routed.dWeight,
       dRouterBias: routed.dBias,
       dRouterExpertScale: routed.dExpertScale,
+      dRouterNoiseWeight: routed.dNoiseWeight,
+      dRouterLoraA: routed.dLoraA,
+      dRouterLoraB: routed.dLoraB,
     };
   });
 }
 
 /** Every argument of the backward pass, before any of it is enqueued. */
 function checkBackward(args: MoeBackwardArgs, sharedInto: SharedGradients): void {
-  const { saved, dy, dLogits, accumulateInto: into = {} } = args;
+  const { saved, dy, dLogits, dNoiseLogits, accumulateInto: into = {} } = args;
   const { router, routing, block, shared } = saved;
   const { experts } = checkBlock('saved', block);
   checkExpertsInto(block.experts, into);
@@ -305,24 +328,36 @@ function checkBackward(args: MoeBackwardArgs, sharedInto: SharedGradients): void
     checkShared(shared.parameters, block.activation, block.x.dtype as FloatDType, block.x.shape[1]!);
   }
   checkSharedInto(shared?.parameters, sharedInto);
-  checkSameDevice({ x: block.x, dy, dLogits, ...into });
+  checkSameDevice({ x: block.x, dy, dLogits, dNoiseLogits, ...into });
   checkSameDevice({ x: block.x, ...sharedByName(shared?.parameters) });
   if (router) {
     const { logits } = checkRouting('saved.routing', routing as Routing);
-    const identityExperts = router.identityExperts ?? 0;
-    checkRouterTensors(router, experts, experts + identityExperts, block.x.shape[1]!);
+    const logitCount = experts + (router.identityExperts ?? 0);
+    checkRouterTensors(router, experts, logitCount, block.x.shape[1]!);
     checkOptionalTensor('dLogits', dLogits, { dtype: 'float32', shape: logits.shape });
-    checkInto('accumulateInto.routerWeight', router.weight, into.routerWeight);
-    checkInto('accumulateInto.routerBias', router.bias, into.routerBias);
-    checkInto('accumulateInto.routerExpertScale', router.expertScale, into.routerExpertScale);
-  } else if (dLogits || ROUTER_INTO.some(name => into[name])) {
+    checkOptionalTensor('dNoiseLogits', dNoiseLogits, { dtype: 'float32', shape: logits.shape });
+    for (const name of ROUTER_GRADIENTS) {
+      const frozen = router.loraA !== undefined && (name === 'weight' || name === 'bias');
+      checkInto(
+        `accumulateInto.${routerInto(name)}`,
+        frozen ? undefined : router[name],
+        into[routerInto(name)],
+      );
+    }
+  } else if (dLogits || dNoiseLogits || ROUTER_INTO.some(name => into[name])) {
     const expected = 'no router gradients for a given routing';
     throw badArgument('ERR_INVALID_ARGUMENT', 'args', expected, 'dLogits or accumulateInto.router…');
   }
 }
 
+type RouterGradientTensors = { [name in (typeof ROUTER_GRADIENTS)[number]]?: Tensor };
+
 function checkRouterTensors(router: RouterTensors, experts: number, logits: number, hidden: number): void {
-  checkTensor('saved.router.weight', router.weight, { shape: [logits, hidden] });
+  const { weight, loraA, loraB } = router;
+  checkTensor('saved.router.weight', weight, { shape: [logits, hidden] });
   checkOptionalTensor('saved.router.bias', router.bias, { shape: [logits] });
   checkOptionalTensor('saved.router.expertScale', router.expertScale, { shape: [experts] });
+  checkOptionalTensor('saved.router.noiseWeight', router.noiseWeight, { shape: [logits, hidden] });
+  checkOptionalTensor('saved.router.loraA', loraA, { shape: [null, hidden] });
+  checkOptionalTensor('saved.router.loraB', loraB, { shape: [logits, loraA?.shape[0] ?? null] });
 }

@@ -20,9 +20,9 @@ import { disposeOnError, enqueue } from './call.ts';
 export interface Dispatch {
   /** int32 [E+1]: expert e owns rows offsets[e] … offsets[e+1]−1; the last is at most R */
   readonly offsets: Tensor;
-  /** int32 [R]: the slot of each row; −1 for rows past the last that is used */
+  /** int32 [R]: the slot of each row; −1 for rows that no slot uses */
   readonly rowSlot: Tensor;
-  /** int32 [T, K]: the row of each slot; −1 for a dropped slot, −2 for one of an identity expert */
+  /** int32 [T, K]: the row of each slot; −1 for a dropped slot, −2 for one that returns its token (an identity expert's) */
   readonly slotRow: Tensor;
 }
 
@@ -33,16 +33,23 @@ export interface DispatchArgs {
   experts: number;
   /** So many ids from E on are identity experts: their slots get no row. Default 0. */
   identityExperts?: number;
-  /** int32 [T, K]: slots that are not 0 here get no row. {@link Routing.dropped} */
+  /** int32 [T, K], as {@link Routing.dropped}: slots that are not 0 here get no row. */
   dropped?: Tensor;
+  /** R, where fewer than T·K rows suffice ({@link Routing.run}.rows). Default T·K. */
+  rows?: number;
+  /**
+   * Padding to capacity: every expert owns exactly so many rows, used or not, and R = E · rowsPerExpert, so that rows [R, H]
+   * are also [E, rowsPerExpert, H]. Default: as many as each uses.
+   */
+  rowsPerExpert?: number;
 }
 
-const DISPATCH_KEYS = ['indices', 'experts', 'identityExperts', 'dropped'] as const;
+const DISPATCH_KEYS = ['indices', 'experts', 'identityExperts', 'dropped', 'rows', 'rowsPerExpert'] as const;
 
 /**
  * The permutation that groups routed rows by expert, without moving any.
  * @throws MoeError ERR_INVALID_ARGUMENT, ERR_SHAPE, ERR_DTYPE; at the next wait ERR_INDEX_RANGE if an id is not in
- *   [0, E + identityExperts)
+ *   [0, E + identityExperts), or if more rows are used than `rows` or `rowsPerExpert` leaves room for
  */
 export function dispatch(args: DispatchArgs): Dispatch {
   checkKeys('args', args, DISPATCH_KEYS);
@@ -51,15 +58,32 @@ export function dispatch(args: DispatchArgs): Dispatch {
   const experts = checkInteger('experts', args.experts, 1);
   const identityExperts = checkInteger('identityExperts', args.identityExperts ?? 0, 0);
   const dropped = checkOptionalTensor('dropped', args.dropped, { dtype: 'int32', shape: indices.shape });
-  const rows = checkRowCount(tokens, topK);
+  const { rows, rowsPerExpert } = checkRows(args, checkRowCount(tokens, topK), experts);
   checkSameDevice({ indices, dropped });
   return disposeOnError(own => {
     const offsets = own(empty([experts + 1], { dtype: 'int32' }));
     const rowSlot = own(empty([rows], { dtype: 'int32' }));
     const slotRow = own(empty([tokens, topK], { dtype: 'int32' }));
-    enqueue('dispatch', { indices, dropped, identityExperts, offsets, rowSlot, slotRow });
+    enqueue('dispatch', { indices, dropped, identityExperts, rowsPerExpert, offsets, rowSlot, slotRow });
     return { offsets, rowSlot, slotRow };
   });
+}
+
+/** R, and the rows of each expert where they are padded. */
+function checkRows(
+  args: DispatchArgs,
+  slots: number,
+  experts: number,
+): { rows: number; rowsPerExpert: number } {
+  if (args.rowsPerExpert === undefined) {
+    const rows = args.rows === undefined ? slots : checkInteger('rows', args.rows, 0, slots);
+    return { rows, rowsPerExpert: 0 };
+  }
+  if (args.rows !== undefined) {
+    throw badArgument('ERR_INVALID_ARGUMENT', 'rows', 'nothing with rowsPerExpert', String(args.rows));
+  }
+  const rowsPerExpert = checkInteger('rowsPerExpert', args.rowsPerExpert, 1);
+  return { rows: checkRowCount(experts, rowsPerExpert), rowsPerExpert };
 }
 
 /** A dispatch whose tensors are alive and fit together. */
@@ -70,16 +94,15 @@ export function checkDispatch(
   checkKeys(name, value, ['offsets', 'rowSlot', 'slotRow']);
   const { shape } = checkTensor(`${name}.slotRow`, value.slotRow, { dtype: 'int32', shape: [null, null] });
   const [tokens, topK] = shape as [number, number];
-  const rows = tokens * topK;
-  checkTensor(`${name}.rowSlot`, value.rowSlot, { dtype: 'int32', shape: [rows] });
+  const rows = checkTensor(`${name}.rowSlot`, value.rowSlot, { dtype: 'int32', shape: [null] }).size;
   const offsets = checkTensor(`${name}.offsets`, value.offsets, { dtype: 'int32', shape: [null] });
   const experts = checkInteger(`${name}.offsets.shape[0] - 1`, offsets.shape[0]! - 1, 1);
   return { rows, tokens, topK, experts };
 }
 
 /**
- * Sorts token rows by expert: rows[r] = x[token of r]. Each token appears as often as it has slots with a row; rows past the
- * last that is used are zeros.
+ * Sorts token rows by expert: rows[r] = x[token of r]. Each token appears as often as it has slots with a row; rows that no
+ * slot uses are zeros.
  * @param args.x [T, H] float32, bfloat16 or float16; the rest as {@link dispatch}
  * @returns rows [R, H] of x's dtype, and the permutation
  * @throws MoeError as {@link dispatch}
@@ -94,8 +117,9 @@ export function permute(args: DispatchArgs & { x: Tensor }): { rows: Tensor; dis
   const permutation = dispatch(choice);
   return disposeOnError(own => {
     for (const part of Object.values(permutation)) own(part);
-    const rows = own(empty([tokens * topK, x.shape[1]!], { dtype: x.dtype }));
-    enqueue('gather', { x, rowSlot: permutation.rowSlot, rows, topK });
+    const { rowSlot } = permutation;
+    const rows = own(empty([rowSlot.size, x.shape[1]!], { dtype: x.dtype }));
+    enqueue('gather', { x, rowSlot, rows, topK });
     return { rows, dispatch: permutation };
   });
 }
@@ -107,57 +131,84 @@ export function permute(args: DispatchArgs & { x: Tensor }): { rows: Tensor; dis
  */
 export function permuteBackward(args: { dRows: Tensor; dispatch: Dispatch }): Tensor {
   checkKeys('args', args, ['dRows', 'dispatch']);
-  return combine('dRows', args.dRows, args.dispatch, undefined);
+  return combine('dRows', args.dRows, args.dispatch, {});
+}
+
+export interface UnpermuteArgs {
+  /** [R, H] float32, bfloat16 or float16 */
+  rows: Tensor;
+  dispatch: Dispatch;
+  /** float32 [T, K]; without them, a plain sum */
+  weights?: Tensor;
+  /** [T, H] of rows' dtype: slots of identity experts add weights[t, k] · x[t]. Without it they add nothing. */
+  x?: Tensor;
+  /** [T, H] of rows' dtype: y is added to it instead of being written to a new tensor. */
+  accumulateInto?: Tensor;
 }
 
 /**
  * Brings rows back to their tokens: y[t] = Σ_k weights[t, k] · rows[row of (t, k)], summed in float32 in the order of k.
- * @param args.rows [R, H] float32, bfloat16 or float16
- * @param args.weights float32 [T, K]; without them, a plain sum
  * @returns y [T, H] of rows' dtype
  * @throws MoeError ERR_INVALID_ARGUMENT, ERR_SHAPE, ERR_DTYPE, ERR_DEVICE_MISMATCH, ERR_DISPOSED
  */
-export function unpermute(args: { rows: Tensor; dispatch: Dispatch; weights?: Tensor }): Tensor {
-  checkKeys('args', args, ['rows', 'dispatch', 'weights']);
-  return combine('rows', args.rows, args.dispatch, args.weights);
+export function unpermute(args: UnpermuteArgs): Tensor {
+  checkKeys('args', args, ['rows', 'dispatch', 'weights', 'x', 'accumulateInto']);
+  return combine('rows', args.rows, args.dispatch, args);
 }
 
-function combine(name: string, value: Tensor, permutation: Dispatch, weightsArg: Tensor | undefined): Tensor {
+function combine(
+  name: string,
+  value: Tensor,
+  permutation: Dispatch,
+  args: Pick<UnpermuteArgs, 'weights' | 'x' | 'accumulateInto'>,
+): Tensor {
   const { rows: rowCount, tokens, topK } = checkDispatch('dispatch', permutation);
   const rows = checkTensor(name, value, { dtype: FLOAT_DTYPES, shape: [rowCount, null] });
-  const weights = checkOptionalTensor('weights', weightsArg, { dtype: 'float32', shape: [tokens, topK] });
+  const { dtype } = rows;
+  const shape = [tokens, rows.shape[1]!];
+  const weights = checkOptionalTensor('weights', args.weights, { dtype: 'float32', shape: [tokens, topK] });
+  const x = checkOptionalTensor('x', args.x, { dtype, shape });
+  const into = checkOptionalTensor('accumulateInto', args.accumulateInto, { dtype, shape });
   const { slotRow } = permutation;
-  checkSameDevice({ [name]: rows, weights, slotRow });
+  checkSameDevice({ [name]: rows, weights, slotRow, x, accumulateInto: into });
   return disposeOnError(own => {
-    const y = own(empty([tokens, rows.shape[1]!], { dtype: rows.dtype }));
-    enqueue('combine', { rows, slotRow, weights, y });
+    const y = into ?? own(empty(shape, { dtype }));
+    enqueue('combine', { rows, slotRow, weights, x, y, accumulate: into !== undefined });
     return y;
   });
 }
 
-/**
- * The gradient of {@link unpermute}: dRows[r] = weight of r · dy[token of r], and, where `rows` is given,
- * dWeights[t, k] = ⟨dy[t], rows[row of (t, k)]⟩.
- * @param args.dy [T, H]
- * @param args.rows [R, H], as given to {@link unpermute}; asks for `dWeights`
- * @param args.weights float32 [T, K], as given to {@link unpermute}
- * @returns dRows [R, H] of dy's dtype; dWeights float32 [T, K]
- */
-export function unpermuteBackward(args: {
+export interface UnpermuteBackwardArgs {
+  /** [T, H] */
   dy: Tensor;
   dispatch: Dispatch;
+  /** [R, H], as given to {@link unpermute}; asks for `dWeights` */
   rows?: Tensor;
+  /** float32 [T, K], as given to {@link unpermute} */
   weights?: Tensor;
-}): {
+  /** [T, H], as given to {@link unpermute}; asks for `dx` */
+  x?: Tensor;
+}
+
+/**
+ * The gradient of {@link unpermute}: dRows[r] = weight of r · dy[token of r], and, where `rows` is given,
+ * dWeights[t, k] = ⟨dy[t], rows[row of (t, k)]⟩; where `x` is, for slots of identity experts
+ * dWeights[t, k] = ⟨dy[t], x[t]⟩ and dx[t] = Σ weights[t, k] · dy[t].
+ * @returns dRows [R, H] of dy's dtype; dWeights float32 [T, K]; dx [T, H] of dy's dtype
+ */
+export function unpermuteBackward(args: UnpermuteBackwardArgs): {
   dRows: Tensor;
   dWeights?: Tensor;
+  dx?: Tensor;
 } {
-  checkKeys('args', args, ['dy', 'dispatch', 'rows', 'weights']);
+  checkKeys('args', args, ['dy', 'dispatch', 'rows', 'weights', 'x']);
   const { rows: rowCount, tokens, topK } = checkDispatch('dispatch', args.dispatch);
   const dy = checkTensor('dy', args.dy, { dtype: FLOAT_DTYPES, shape: [tokens, null] });
   const hidden = dy.shape[1]!;
-  const rows = checkOptionalTensor('rows', args.rows, { dtype: dy.dtype, shape: [rowCount, hidden] });
+  const { dtype } = dy;
+  const rows = checkOptionalTensor('rows', args.rows, { dtype, shape: [rowCount, hidden] });
   const weights = checkOptionalTensor('weights', args.weights, { dtype: 'float32', shape: [tokens, topK] });
+  const x = checkOptionalTensor('x', args.x, { dtype, shape: [tokens, hidden] });
   if (rows !== undefined && weights === undefined) {
     throw badArgument(
       'ERR_INVALID_ARGUMENT',
@@ -166,12 +217,13 @@ export function unpermuteBackward(args: {
       'undefined',
     );
   }
-  const { rowSlot } = args.dispatch;
-  checkSameDevice({ dy, rows, weights, rowSlot });
+  const { rowSlot, slotRow } = args.dispatch;
+  checkSameDevice({ dy, rows, weights, x, rowSlot });
   return disposeOnError(own => {
-    const dRows = own(empty([rowCount, hidden], { dtype: dy.dtype }));
+    const dRows = own(empty([rowCount, hidden], { dtype }));
     const dWeights = rows && own(empty([tokens, topK]));
-    enqueue('combineBackward', { dy, rows, weights, rowSlot, topK, dRows, dWeights });
-    return { dRows, dWeights };
+    const dx = x && own(empty([tokens, hidden], { dtype }));
+    enqueue('combineBackward', { dy, rows, weights, x, rowSlot, slotRow, dRows, dWeights, dx });
+    return { dRows, ...(dWeights && { dWeights }), ...(dx && { dx }) };
   });
 }

@@ -4,7 +4,7 @@ import { isGated, type ResolvedActivation } from '../activation.ts';
 import { checkKeys, checkTensor } from '../check.ts';
 import type { FloatDType } from '../dtype.ts';
 import { badArgument } from '../errors.ts';
-import { empty, type Tensor, zeros } from '../tensor.ts';
+import { empty, ones, type Tensor } from '../tensor.ts';
 import {
   type BlockBackward,
   blockBackward,
@@ -109,15 +109,19 @@ export function sharedForward(
   return saved;
 }
 
-/** Every token to all n experts, with the weight of each. */
+/** Every token to all n experts in the order of their ids, with the weight of each. */
 function routeToAll(own: (tensor: Tensor) => Tensor, x: Tensor, shared: SharedExpert): Routing {
   const count = countOf(shared);
-  const options = { topK: count, score: 'sigmoid', expertScale: shared.weights } as const;
-  // Twice σ(0) is 1; logits that are all alike are taken in the order of their ids.
-  const routing = shared.router
-    ? route({ x, weight: shared.router, ...options })
-    : route({ logits: own(zeros([x.shape[0]!, count])), scale: 2, ...options });
+  const { router: weight, weights: expertScale } = shared;
+  // Logits that are all alike are taken in the order of their ids.
+  const alike = { logits: own(ones([x.shape[0]!, count])), score: 'identity', topK: count } as const;
+  const inOrder = route(weight ? alike : { ...alike, expertScale });
+  for (const part of routingTensors(inOrder)) own(part);
+  if (!weight) return inOrder;
+  const { indices } = inOrder;
+  const routing = route({ x, weight, indices, score: 'sigmoid', topK: count, expertScale });
   for (const part of routingTensors(routing)) own(part);
+  for (const part of routingTensors(inOrder)) part.dispose();
   return routing;
 }
 
