@@ -19,10 +19,6 @@
 namespace moe::cpu {
 namespace {
 
-int64_t intermediate_of(const Experts& experts) {
-  return experts.parameters[Projection::down].weight.dim(experts.transposed ? 1 : 2);
-}
-
 // Dimensions and operands that the stages of one layer share, forward or backward.
 struct Layer {
   template <class Op>
@@ -32,14 +28,14 @@ struct Layer {
         K(op.slot_row.dim(1)),
         R(op.row_slot.dim(0)),
         E(op.offsets.dim(0) - 1),
-        I(intermediate_of(op.experts)),
+        I(op.experts.dims().intermediate),
         dtype(op.x.dtype),
         activation(op.activation),
         interleaved(op.experts.interleaved),
         row_slot(op.row_slot.i32()),
         rows{.groups = E, .offsets = op.offsets.i32(), .count = R},
-        up(up_projections(op.experts, op.activation, {E, H, I})),
-        down(down_projection(op.experts, {E, H, I})) {
+        up(up_projections(op.experts, op.activation)),
+        down(down_projection(op.experts)) {
     check_offsets(op.offsets, R);
     rows_used = rows.offsets[E];
     check_range("rowSlot", op.row_slot, T * K, 0, rows_used);

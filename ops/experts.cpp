@@ -20,6 +20,14 @@ bool Experts::has_lora() const {
                      [](const LinearParameters<Tensor>& of) { return of.lora_a.present; });
 }
 
+ExpertDims Experts::dims() const {
+  const Tensor& down = parameters[Projection::down].weight;
+  const int64_t first = down.dim(1), second = down.dim(2);
+  return {.experts = down.dim(0),
+          .hidden = transposed ? second : first,
+          .intermediate = transposed ? first : second};
+}
+
 ExpertMatrix ExpertMatrix::transposed() const {
   ExpertMatrix other = *this;
   std::swap(other.row_stride, other.column_stride);
@@ -44,19 +52,18 @@ LinearParameters<ExpertMatrix> ExpertLinear::blocks_of(const LinearParameters<Te
           .lora_b = block(tensors.lora_b, outputs, rank)};
 }
 
-std::vector<ExpertLinear> up_projections(const Experts& experts, const ActivationSpec& activation,
-                                         const ExpertDims& dims) {
-  const int64_t I = dims.intermediate;
+std::vector<ExpertLinear> up_projections(const Experts& experts, const ActivationSpec& activation) {
+  const int64_t H = experts.dims().hidden, I = experts.dims().intermediate;
   const auto linear = [&](Projection projection, int64_t first, int64_t outputs) {
-    return linear_of(experts,
-                     {.projection = projection, .first = first, .outputs = outputs, .inputs = dims.hidden});
+    return linear_of(experts, {.projection = projection, .first = first, .outputs = outputs, .inputs = H});
   };
   if (!is_gated(activation)) return {linear(Projection::up, 0, I)};
   if (experts.parameters[Projection::gate_up].weight) return {linear(Projection::gate_up, 0, 2 * I)};
   return {linear(Projection::gate, 0, I), linear(Projection::up, I, I)};
 }
 
-ExpertLinear down_projection(const Experts& experts, const ExpertDims& dims) {
+ExpertLinear down_projection(const Experts& experts) {
+  const ExpertDims dims = experts.dims();
   return linear_of(experts,
                    {.projection = Projection::down, .outputs = dims.hidden, .inputs = dims.intermediate});
 }

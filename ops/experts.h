@@ -40,6 +40,10 @@ using ExpertTensors = ExpertParameters<Tensor>;
 // Which gradients are added to what their tensors hold.
 using ExpertFlags = ExpertParameters<bool>;
 
+struct ExpertDims {
+  int64_t experts = 0, hidden = 0, intermediate = 0;
+};
+
 // The experts of a layer as they were given.
 struct Experts {
   ExpertTensors parameters;
@@ -52,10 +56,8 @@ struct Experts {
   // Whether any projection has a low-rank pair: then the pairs alone have gradients, weights and biases are
   // frozen.
   bool has_lora() const;
-};
-
-struct ExpertDims {
-  int64_t experts = 0, hidden = 0, intermediate = 0;
+  // As down's weight says.
+  ExpertDims dims() const;
 };
 
 // One [outputs, inputs] block of each expert, wherever it lies: layouts are strides, not copies. In elements.
@@ -85,9 +87,8 @@ struct ExpertLinear {
 };
 
 // The maps from x to the pre-activation rows: one, or gate and up.
-std::vector<ExpertLinear> up_projections(const Experts& experts, const ActivationSpec& activation,
-                                         const ExpertDims& dims);
-ExpertLinear down_projection(const Experts& experts, const ExpertDims& dims);
+std::vector<ExpertLinear> up_projections(const Experts& experts, const ActivationSpec& activation);
+ExpertLinear down_projection(const Experts& experts);
 
 // y[t] (+)= Σ_k weights[t, k] · down_e(activation(up_e(x[t]))), or with the weight on up's input; identity
 // slots add weights[t, k] · x[t]

@@ -348,16 +348,9 @@ class LinearCheck {
   const std::string name_;
 };
 
-ExpertDims dims_of(const Experts& experts) {
-  const Tensor& down = experts.parameters[Projection::down].weight;
-  const int hidden = experts.transposed ? 2 : 1;
-  return {.experts = down.dim(0), .hidden = down.dim(hidden), .intermediate = down.dim(3 - hidden)};
-}
-
 std::vector<ExpertLinear> linears_of(const Experts& experts, const ActivationSpec& activation) {
-  const ExpertDims dims = dims_of(experts);
-  std::vector<ExpertLinear> linears = up_projections(experts, activation, dims);
-  linears.push_back(down_projection(experts, dims));
+  std::vector<ExpertLinear> linears = up_projections(experts, activation);
+  linears.push_back(down_projection(experts));
   return linears;
 }
 
@@ -376,7 +369,7 @@ void check_layer(const Op& op) {
   expect("weights", op.weights, DType::float32, {T, op.slot_row.dim(1)});
   expect_weight("experts.down", parameters[Projection::down].weight, op.x.dtype,
                 {kAny, H, kAny, op.experts.transposed});
-  const ExpertDims dims = dims_of(op.experts);
+  const ExpertDims dims = op.experts.dims();
   expect("offsets", op.offsets, DType::int32, {dims.experts + 1});
   for (const ExpertLinear& linear : linears_of(op.experts, op.activation))
     LinearCheck(linear, dims.experts, op.x.dtype).parameters(parameters[linear.projection]);

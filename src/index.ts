@@ -17,7 +17,14 @@ export {
 export type { DType, FloatDType, TensorData } from './dtype.ts';
 export { type ErrorCode, MoeError } from './errors.ts';
 export { MoELayer, type MoELayerBackward, type NamedTensors } from './layer.ts';
-export type { LayerRouter, MoELayerConfig } from './layer-config.ts';
+export type {
+  LayerLora,
+  LayerRouter,
+  LayerShared,
+  LoraSide,
+  MoELayerConfig,
+  SharedGate,
+} from './layer-config.ts';
 export {
   type RouterLossArgs,
   type RouterLosses,
@@ -26,7 +33,7 @@ export {
   routingStatistics,
   updateSelectionBias,
 } from './ops/balance.ts';
-export type { ExpertName, Experts } from './ops/experts.ts';
+export type { ExpertLayout, ExpertName, Experts, GateUpLayout } from './ops/experts.ts';
 export {
   type GroupedMatmulArgs,
   type GroupedMatmulDgradArgs,

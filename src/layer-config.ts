@@ -7,9 +7,10 @@ import {
   isGated,
   resolveActivation,
 } from './activation.ts';
-import { checkBoolean, checkInteger, checkKeys, checkOneOf } from './check.ts';
-import { checkDType, FLOAT_DTYPES, type FloatDType } from './dtype.ts';
+import { checkBoolean, checkFinite, checkInteger, checkKeys, checkOneOf } from './check.ts';
+import { checkDType, describe, FLOAT_DTYPES, type FloatDType } from './dtype.ts';
 import { badArgument } from './errors.ts';
+import { checkLayout, type ExpertLayout } from './ops/experts.ts';
 import { WEIGHT_SIDES, type WeightSide } from './ops/moe.ts';
 import { ROUTER_KEYS, type RouterOptions, resolveRouter } from './router.ts';
 import { checkDevice, type DeviceName } from './tensor.ts';
@@ -29,7 +30,34 @@ export type LayerRouter = Omit<RouterOptions, 'topK' | 'identityExperts'> & {
   hash?: boolean;
 };
 
-export interface MoELayerConfig extends ActivationOptions {
+export const SHARED_GATES = ['sigmoid', 'weights'] as const;
+/** What weighs a layer's shared experts: σ(x · shared.routerᵀ), or learnt scalars. */
+export type SharedGate = (typeof SHARED_GATES)[number];
+
+/** Experts that every token visits, beside those it is routed to. */
+export interface LayerShared {
+  /** Is, the width of one */
+  intermediate: number;
+  /** n of them, in matrices with a dimension more. Default: one, in matrices without. */
+  count?: number;
+  /** Default: their outputs are added as they are. */
+  gate?: SharedGate;
+}
+
+export const LORA_SIDES = ['router', 'gateUp', 'down'] as const;
+/** What a low-rank pair is put beside: the router's weight, gate and up (ungated: up), down. */
+export type LoraSide = (typeof LORA_SIDES)[number];
+
+/** Low-rank pairs (LoRA, arXiv 2106.09685), beside which what they adapt is frozen. */
+export interface LayerLora {
+  /** r */
+  rank: number;
+  /** Products of pairs are multiplied by alpha / rank. Default: rank. */
+  alpha?: number;
+  on: readonly LoraSide[];
+}
+
+export interface MoELayerConfig extends ActivationOptions, ExpertLayout {
   /** H */
   hidden: number;
   /** I, the width of one expert */
@@ -48,8 +76,8 @@ export interface MoELayerConfig extends ActivationOptions {
   bias?: boolean;
   /** Whether the routing weight multiplies the expert's output (default) or its input. */
   applyWeightTo?: WeightSide;
-  /** A shared expert of this width, with `gate: 'sigmoid'` weighed by σ(x · shared.routerᵀ). */
-  shared?: { intermediate: number; gate?: 'sigmoid' };
+  shared?: LayerShared;
+  lora?: LayerLora;
   /** dtype of x, y and the parameters. Default float32. */
   dtype?: FloatDType;
   device?: DeviceName;
@@ -61,16 +89,19 @@ const ROUTER_FLAGS = [...PARAMETER_FLAGS, 'hash'] as const;
 
 /** {@link MoELayerConfig} with the defaults filled in; activation parameters stay as given. */
 export type ResolvedConfig = Readonly<
-  Required<Omit<MoELayerConfig, 'router' | 'shared' | Exclude<keyof ActivationOptions, 'activation'>>> &
+  Required<
+    Omit<MoELayerConfig, 'router' | 'shared' | 'lora' | Exclude<keyof ActivationOptions, 'activation'>>
+  > &
     ActivationOptions & {
       router: RouterOptions & Readonly<Record<(typeof ROUTER_FLAGS)[number], boolean>>;
-      shared: { readonly intermediate: number; readonly gate?: 'sigmoid' } | undefined;
+      shared: Readonly<LayerShared> | undefined;
+      lora: Readonly<Required<LayerLora>> | undefined;
     }
 >;
 
 const KEYS = [
   ...['hidden', 'intermediate', 'experts', 'topK', 'identityExperts', 'router', 'bias', 'applyWeightTo'],
-  ...['shared', 'dtype', 'device', ...ACTIVATION_KEYS],
+  ...['shared', 'lora', 'gateUpLayout', 'transposed', 'dtype', 'device', ...ACTIVATION_KEYS],
 ];
 const ROUTER_OPTION_KEYS = ROUTER_KEYS.filter(key => key !== 'topK' && key !== 'identityExperts');
 
@@ -92,6 +123,7 @@ export function resolveConfig(config: MoELayerConfig, name = 'config'): Resolved
   const given = Object.fromEntries(ACTIVATION_KEYS.map(key => [key, config[key]])) as ActivationOptions;
   const { activation } = resolveActivation(`${name}.`, given, 'swiglu');
   const applyWeightTo = config.applyWeightTo ?? 'output';
+  checkLayout(`${name}.`, config, isGated(activation));
   return Object.freeze({
     hidden: checkInteger(`${name}.hidden`, config.hidden, 1),
     intermediate: checkInteger(`${name}.intermediate`, config.intermediate, 1),
@@ -104,6 +136,9 @@ export function resolveConfig(config: MoELayerConfig, name = 'config'): Resolved
     bias: checkBoolean(`${name}.bias`, config.bias ?? false),
     applyWeightTo: checkOneOf(`${name}.applyWeightTo`, applyWeightTo, WEIGHT_SIDES),
     shared: config.shared === undefined ? undefined : resolveShared(`${name}.shared`, config.shared),
+    lora: config.lora === undefined ? undefined : resolveLora(`${name}.lora`, config.lora),
+    gateUpLayout: config.gateUpLayout ?? 'concatenated',
+    transposed: config.transposed ?? false,
     dtype,
     device: config.device ?? 'cpu',
   });
@@ -136,48 +171,92 @@ function resolveLayerRouter(
   return { topK: resolved.topK, options: { ...options, ...flags } };
 }
 
-function resolveShared(
-  name: string,
-  shared: NonNullable<MoELayerConfig['shared']>,
-): NonNullable<ResolvedConfig['shared']> {
-  checkKeys(name, shared, ['intermediate', 'gate']);
-  if (shared.gate !== undefined) checkOneOf(`${name}.gate`, shared.gate, ['sigmoid']);
-  const intermediate = checkInteger(`${name}.intermediate`, shared.intermediate, 1);
-  return { intermediate, ...(shared.gate && { gate: shared.gate }) };
+function resolveShared(name: string, shared: LayerShared): Readonly<LayerShared> {
+  checkKeys(name, shared, ['intermediate', 'count', 'gate']);
+  const { intermediate, count, gate } = shared;
+  return Object.freeze({
+    intermediate: checkInteger(`${name}.intermediate`, intermediate, 1),
+    ...(count !== undefined && { count: checkInteger(`${name}.count`, count, 1) }),
+    ...(gate !== undefined && { gate: checkOneOf(`${name}.gate`, gate, SHARED_GATES) }),
+  });
+}
+
+function resolveLora(name: string, lora: LayerLora): Readonly<Required<LayerLora>> {
+  checkKeys(name, lora, ['rank', 'alpha', 'on']);
+  const rank = checkInteger(`${name}.rank`, lora.rank, 1);
+  const alpha = checkFinite(`${name}.alpha`, lora.alpha ?? rank);
+  const sides: unknown = lora.on;
+  if (!Array.isArray(sides) || sides.length === 0 || new Set(sides).size < sides.length) {
+    const expected = `some of ${LORA_SIDES.join(', ')}, each once`;
+    throw badArgument('ERR_INVALID_ARGUMENT', `${name}.on`, expected, describe(sides));
+  }
+  const on = sides.map((side, i) => checkOneOf(`${name}.on[${i}]`, side, LORA_SIDES));
+  return Object.freeze({ rank, alpha, on: Object.freeze(on) });
 }
 
 /** What of a configuration decides its parameters. */
-export type ParameterConfig = Pick<MoELayerConfig, 'hidden' | 'intermediate' | 'experts'> & {
+export type ParameterConfig = Pick<MoELayerConfig, 'hidden' | 'intermediate' | 'experts' | 'transposed'> & {
   readonly activation: Activation;
   readonly bias: boolean;
   readonly identityExperts?: number;
   readonly router: { readonly [flag in ParameterFlag]?: boolean } & Pick<RouterOptions, 'noise'>;
   readonly shared?: MoELayerConfig['shared'] | undefined;
+  readonly lora?: MoELayerConfig['lora'] | undefined;
 };
 
+type Shapes = Record<string, number[]>;
+
 /** Every parameter's shape by its published name, gate and up packed in one tensor or given apart. */
-export function parameterShapes(config: ParameterConfig, packed: boolean): Record<string, number[]> {
-  const { hidden: H, intermediate: I, experts: E, activation, bias, router, shared } = config;
+export function parameterShapes(config: ParameterConfig, packed: boolean): Shapes {
+  return { ...routerShapes(config), ...expertShapes(config, packed), ...sharedShapes(config) };
+}
+
+function routerShapes(config: ParameterConfig): Shapes {
+  const { hidden: H, experts: E, router, lora } = config;
   const logits = E + (config.identityExperts ?? 0);
-  const gated = isGated(activation);
-  const ups = !gated ? ['up'] : packed ? ['gate_up'] : ['gate', 'up'];
-  const width = gated && packed ? 2 * I : I;
-  const shapes: Record<string, number[]> = { 'router.weight': [logits, H] };
+  const shapes: Shapes = { 'router.weight': [logits, H] };
   if (router.bias) shapes['router.bias'] = [logits];
   if (router.selectionBias) shapes['router.selection_bias'] = [logits];
   if (router.expertScale) shapes['router.expert_scale'] = [E];
   if (router.noise?.kind === 'noisyTopK') shapes['router.noise_weight'] = [logits, H];
-  for (const name of ups) shapes[`experts.${name}`] = [E, width, H];
-  shapes['experts.down'] = [E, H, I];
-  if (bias) {
-    for (const name of ups) shapes[`experts.${name}_bias`] = [E, width];
-    shapes['experts.down_bias'] = [E, H];
+  if (lora?.on.includes('router')) {
+    shapes['router.lora_a'] = [lora.rank, H];
+    shapes['router.lora_b'] = [logits, lora.rank];
   }
-  if (shared) {
-    if (gated) shapes['shared.gate'] = [shared.intermediate, H];
-    shapes['shared.up'] = [shared.intermediate, H];
-    shapes['shared.down'] = [H, shared.intermediate];
-    if (shared.gate) shapes['shared.router'] = [1, H];
+  return shapes;
+}
+
+function expertShapes(config: ParameterConfig, packed: boolean): Shapes {
+  const { hidden: H, intermediate: I, experts: E, activation, bias, transposed, lora } = config;
+  const gated = isGated(activation);
+  const ups = !gated ? ['up'] : packed ? ['gate_up'] : ['gate', 'up'];
+  const width = gated && packed ? 2 * I : I;
+  const projections: [name: string, outputs: number, inputs: number, side: LoraSide][] = [
+    ...ups.map((name): [string, number, number, LoraSide] => [name, width, H, 'gateUp']),
+    ['down', H, I, 'down'],
+  ];
+  const shapes: Shapes = {};
+  for (const [name, outputs, inputs] of projections) {
+    shapes[`experts.${name}`] = transposed ? [E, inputs, outputs] : [E, outputs, inputs];
   }
+  for (const [name, outputs, inputs, side] of projections) {
+    if (bias) shapes[`experts.${name}_bias`] = [E, outputs];
+    if (!lora?.on.includes(side)) continue;
+    shapes[`experts.${name}.lora_a`] = [E, lora.rank, inputs];
+    shapes[`experts.${name}.lora_b`] = [E, outputs, lora.rank];
+  }
+  return shapes;
+}
+
+function sharedShapes({ hidden: H, activation, shared }: ParameterConfig): Shapes {
+  if (!shared) return {};
+  const { intermediate: Is, count, gate } = shared;
+  const several = count === undefined ? [] : [count];
+  const shapes: Shapes = {};
+  if (isGated(activation)) shapes['shared.gate'] = [...several, Is, H];
+  shapes['shared.up'] = [...several, Is, H];
+  shapes['shared.down'] = [...several, H, Is];
+  if (gate === 'sigmoid') shapes['shared.router'] = [count ?? 1, H];
+  if (gate === 'weights') shapes['shared.weights'] = [count ?? 1];
   return shapes;
 }

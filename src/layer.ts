@@ -5,7 +5,7 @@ import { checkBoolean, checkInteger, checkKeys, checkTensor } from './check.ts';
 import type { DType } from './dtype.ts';
 import { badArgument, MoeError } from './errors.ts';
 import { type MoELayerConfig, parameterShapes, type ResolvedConfig, resolveConfig } from './layer-config.ts';
-import type { Experts } from './ops/experts.ts';
+import { checkLayout, type Experts } from './ops/experts.ts';
 import {
   type MoeGradients,
   type MoeSaved,
@@ -42,16 +42,28 @@ const PARAMETERS: Readonly<Record<string, readonly [Group, string]>> = {
   'experts.gate_bias': ['experts', 'gateBias'],
   'experts.up_bias': ['experts', 'upBias'],
   'experts.down_bias': ['experts', 'downBias'],
+  'experts.gate_up.lora_a': ['experts', 'gateUpLoraA'],
+  'experts.gate_up.lora_b': ['experts', 'gateUpLoraB'],
+  'experts.gate.lora_a': ['experts', 'gateLoraA'],
+  'experts.gate.lora_b': ['experts', 'gateLoraB'],
+  'experts.up.lora_a': ['experts', 'upLoraA'],
+  'experts.up.lora_b': ['experts', 'upLoraB'],
+  'experts.down.lora_a': ['experts', 'downLoraA'],
+  'experts.down.lora_b': ['experts', 'downLoraB'],
   'shared.gate': ['shared', 'gate'],
   'shared.up': ['shared', 'up'],
   'shared.down': ['shared', 'down'],
   'shared.router': ['shared', 'router'],
+  'shared.weights': ['shared', 'weights'],
 };
 
 export interface MoELayerBackward {
   /** [T, H] */
   readonly dx: Tensor;
-  /** One for each parameter that has a gradient, under its name; those of `accumulateInto` where given. */
+  /**
+   * One for each parameter that has a gradient, under its name; those of `accumulateInto` where given. The selection bias has
+   * none, nor have weights and biases beside low-rank pairs: all of the experts', or the router's.
+   */
   readonly gradients: NamedTensors;
 }
 
@@ -59,9 +71,12 @@ export interface MoELayerBackward {
  * A Mixture-of-Experts layer that owns its parameters.
  *
  * Parameters are named and shaped as models publish them: `router.weight` [E', H], `router.bias` [E'],
- * `router.selection_bias` float32 [E'], `router.expert_scale` [E], `router.noise_weight` [E', H], `experts.gate_up` [E, 2I, H] or `experts.gate` and
- * `experts.up` [E, I, H], `experts.down` [E, H, I], `experts.gate_up_bias` [E, 2I] (`gate_bias`, `up_bias` [E, I]),
- * `experts.down_bias` [E, H], `shared.gate` and `shared.up` [Is, H], `shared.down` [H, Is], `shared.router` [1, H].
+ * `router.selection_bias` float32 [E'], `router.expert_scale` [E], `router.noise_weight` [E', H], `experts.gate_up` [E, 2I, H]
+ * or `experts.gate` and `experts.up` [E, I, H], `experts.down` [E, H, I], `experts.gate_up_bias` [E, 2I] (`gate_bias`, `up_bias`
+ * [E, I]), `experts.down_bias` [E, H], `shared.gate` and `shared.up` [Is, H], `shared.down` [H, Is], `shared.router` [1, H],
+ * `shared.weights` [1]. Experts' matrices `transposed` have their last two dimensions exchanged; n shared experts have
+ * [n, Is, H], [n, H, Is], [n, H], [n]. Low-rank pairs are `router.lora_a` [r, H], `router.lora_b` [E', r], `experts.down.lora_a`
+ * [E, r, I], `experts.down.lora_b` [E, H, r], and so on.
  */
 export class MoELayer implements Disposable {
   readonly config: ResolvedConfig;
@@ -69,7 +84,7 @@ export class MoELayer implements Disposable {
 
   /**
    * @param weights every parameter by name; the layer owns them from now on. Without it, weights are drawn from
-   *   U(±1/√fan-in) with `seed`, biases are zero and scales one.
+   *   U(±1/√fan-in) with `seed`, biases and the B of low-rank pairs are zero, scales and the shared experts' weights one.
    * @throws MoeError ERR_INVALID_ARGUMENT, ERR_SHAPE, ERR_DTYPE, ERR_DEVICE_MISMATCH, ERR_UNSUPPORTED
    */
   constructor(config: MoELayerConfig, source: { weights?: NamedTensors; seed?: number } = {}) {
@@ -124,7 +139,7 @@ export class MoELayer implements Disposable {
   ): MoELayerBackward {
     checkKeys('options', options, ['dLogits', 'dNoiseLogits', 'accumulateInto']);
     const into = options.accumulateInto ?? {};
-    const names = Object.keys(this.parameters).filter(name => name !== 'router.selection_bias');
+    const names = Object.keys(this.parameters).filter(name => !this.#isFrozen(name));
     checkKeys('accumulateInto', into, names);
     const accumulateInto: NamedTensors = {};
     for (const [name, tensor] of Object.entries(into)) accumulateInto[gradientArgument(name)] = tensor;
@@ -166,10 +181,31 @@ export class MoELayer implements Disposable {
     const result = moeForward({
       ...{ x, save, applyWeightTo, ...activation },
       router: { ...this.#router(), ...call },
-      experts: this.#group<Experts>('experts'),
+      experts: this.#experts(),
       shared: shared && this.#group<SharedExpert>('shared'),
     });
     return { ...result, routing: result.routing as Routing };
+  }
+
+  #experts(): Experts {
+    const { gateUpLayout, transposed } = this.config;
+    const loraScale = this.#loraScale('experts');
+    return { ...this.#group<Experts>('experts'), gateUpLayout, transposed, loraScale };
+  }
+
+  /** What the low-rank pairs of a part are multiplied by; undefined where it has none. */
+  #loraScale(group: Group): number | undefined {
+    const { lora } = this.config;
+    const adapted = lora?.on.some(side => (side === 'router' ? 'router' : 'experts') === group);
+    return adapted ? lora!.alpha / lora!.rank : undefined;
+  }
+
+  /** Whether a parameter has no gradient: what only chooses experts, and what low-rank pairs adapt. */
+  #isFrozen(name: string): boolean {
+    if (name === 'router.selection_bias') return true;
+    const [group] = PARAMETERS[name]!;
+    if (this.#loraScale(group) === undefined || name.includes('.lora_')) return false;
+    return group === 'experts' || name === 'router.weight' || name === 'router.bias';
   }
 
   #router(): RouterParameters {
@@ -180,7 +216,7 @@ export class MoELayer implements Disposable {
       hash: _hash,
       ...options
     } = this.config.router;
-    return { ...options, ...this.#group<RouterTensors>('router') };
+    return { ...options, ...this.#group<RouterTensors>('router'), loraScale: this.#loraScale('router') };
   }
 
   /** The parameters of one group, by their argument names. */
@@ -195,7 +231,9 @@ export class MoELayer implements Disposable {
 
   #checkParameters(): void {
     const { dtype, device } = this.config;
-    const shapes = parameterShapes(this.config, 'experts.gate_up' in this.parameters);
+    const packed = 'experts.gate_up' in this.parameters;
+    checkLayout('config.', this.config, packed);
+    const shapes = parameterShapes(this.config, packed);
     checkKeys('weights', this.parameters, Object.keys(shapes));
     for (const [name, shape] of Object.entries(shapes)) {
       const allowed = allowedDTypes(name, dtype);
@@ -220,7 +258,7 @@ function checkNumbers(name: string, vector: Tensor): void {
 /** What routes and what is added once a row may be kept in float32 beside narrower weights. */
 function allowedDTypes(name: string, dtype: DType): readonly DType[] {
   if (name === 'router.selection_bias') return ['float32'];
-  const mayBeWide = name.startsWith('router.') || name === 'shared.router' || name.endsWith('_bias');
+  const mayBeWide = /^(router|shared\.router|shared\.weights)|_bias$|\.lora_[ab]$/.test(name);
   return mayBeWide && dtype !== 'float32' ? [dtype, 'float32'] : [dtype];
 }
 
@@ -248,18 +286,24 @@ function randomParameters(config: ResolvedConfig, seed: number): NamedTensors {
   const random = uniform(seed);
   for (const [name, shape] of Object.entries(parameterShapes(config, true))) {
     const dtype = name === 'router.selection_bias' ? 'float32' : config.dtype;
-    if (name.endsWith('bias') || name === 'router.noise_weight') {
+    if (/bias$|lora_b$|^router\.noise_weight$/.test(name)) {
       parameters[name] = zeros(shape, { dtype, device });
-    } else if (name.endsWith('scale')) {
+    } else if (name.endsWith('scale') || name === 'shared.weights') {
       parameters[name] = ones(shape, { dtype, device });
     } else {
-      const bound = 1 / Math.sqrt(shape.at(-1)!);
+      const bound = 1 / Math.sqrt(fanIn(name, shape, config));
       const values = new Float32Array(shape.reduce((a, b) => a * b, 1));
       for (let i = 0; i < values.length; i++) values[i] = (2 * random() - 1) * bound;
       parameters[name] = tensor(values, shape, { dtype, device });
     }
   }
   return parameters;
+}
+
+/** Columns of a matrix as it multiplies, whatever its layout. */
+function fanIn(name: string, shape: readonly number[], { transposed }: ResolvedConfig): number {
+  const turned = transposed && name.startsWith('experts.') && !name.includes('.lora_');
+  return shape.at(turned ? -2 : -1)!;
 }
 
 /** mulberry32: a small seeded generator of numbers in [0, 1). */

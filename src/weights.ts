@@ -2,13 +2,14 @@
 
 import { checkInteger, checkKeys, checkOneOf } from './check.ts';
 import { checkDType, DTYPES, type FloatDType } from './dtype.ts';
-import { MoeError } from './errors.ts';
+import { badArgument, MoeError } from './errors.ts';
 import { MoELayer, type NamedTensors } from './layer.ts';
 import { parameterShapes, resolveConfig } from './layer-config.ts';
+import type { ExpertLayout } from './ops/experts.ts';
 import type { Preset } from './presets.ts';
 import { type DeviceName, elementCount, type Tensor, tensor } from './tensor.ts';
 import { Checkpoint } from './weights/checkpoint.ts';
-import { SCHEMES, type SchemeName } from './weights/naming.ts';
+import { layoutOf, SCHEMES, type SchemeName } from './weights/naming.ts';
 import { findNaming, type ParameterPlan, planLayer } from './weights/plan.ts';
 import { type FloatArray, readBlock } from './weights/read-block.ts';
 
@@ -28,7 +29,9 @@ export interface LoadExpertsOptions {
  *
  * Tensors are found under the names that models are published with, recognised by the router's, whatever the preset is
  * called. Only this layer's bytes are read, matrix by matrix, straight into the memory that the layer then owns. Experts
- * become the layer's dtype; the router and the biases stay float32 where they are stored in another.
+ * become the layer's dtype; the router and the biases stay float32 where they are stored in another. Experts keep the layout
+ * in which they are published (`gateUpLayout` and `transposed` of the layer's configuration); but DBRX's down projections,
+ * which alone of their experts are published transposed, become as their gate and up.
  * @param files a safetensors file, several of them, or an index (`model.safetensors.index.json`) beside its shards
  * @throws MoeError ERR_INVALID_ARGUMENT; ERR_FILE for a file or tensor that is missing, broken, or not what the
  *   configuration needs, naming the file, the tensor, what was expected and what came; ERR_UNSUPPORTED for MXFP4 experts;
@@ -42,10 +45,12 @@ export async function loadExperts(
   checkKeys('options', options, ['layer', 'dtype', 'device', 'naming']);
   const layer = checkInteger('options.layer', options.layer, 0);
   if (options.dtype !== undefined) checkDType('options.dtype', options.dtype);
-  const given = { ...preset, dtype: options.dtype ?? preset.dtype, device: options.device ?? preset.device };
-  const config = resolveConfig(given);
+  const asked = { ...preset, dtype: options.dtype ?? preset.dtype, device: options.device ?? preset.device };
+  resolveConfig(asked);
   await using checkpoint = await Checkpoint.open(files);
   const naming = checkNaming(options.naming) ?? findNaming(checkpoint, layer);
+  const given = { ...asked, ...publishedLayout(naming, preset) };
+  const config = resolveConfig(given);
   const plans = await planLayer({ checkpoint, layer, naming }, parameterShapes(config, true), config.experts);
   const dtype = given.dtype ?? plans.find(({ name }) => name === 'experts.down')!.blocks[0]!.dtype;
   return await loadLayer({ ...given, dtype }, plans, dtype);
@@ -54,6 +59,17 @@ export async function loadExperts(
 function checkNaming(naming: unknown): SchemeName | undefined {
   if (naming === undefined) return undefined;
   return checkOneOf('options.naming', naming, Object.keys(SCHEMES) as SchemeName[]);
+}
+
+/** The layout of the checkpoint, which the preset may name but not change. */
+function publishedLayout(naming: SchemeName, preset: Preset): ExpertLayout {
+  const layout = layoutOf(naming);
+  for (const key of ['gateUpLayout', 'transposed'] as const) {
+    if (preset[key] === undefined || preset[key] === layout[key]) continue;
+    const expected = `${layout[key]}, as checkpoints named as in ${naming} have it`;
+    throw badArgument('ERR_INVALID_ARGUMENT', `preset.${key}`, expected, String(preset[key]));
+  }
+  return layout;
 }
 
 async function loadLayer(

@@ -4,9 +4,18 @@ import { isGated, nativeActivation, type ResolvedActivation } from '../activatio
 import { checkOptionalTensor, checkSameDevice, checkTensor } from '../check.ts';
 import type { FloatDType } from '../dtype.ts';
 import { empty, type Tensor } from '../tensor.ts';
-import { enqueue } from './call.ts';
-import { checkExperts, EXPERT_NAMES, type ExpertDims, type ExpertName, type Experts } from './experts.ts';
-import { gradient } from './gradient.ts';
+import { enqueue, type OpArgs } from './call.ts';
+import {
+  checkExperts,
+  EXPERT_NAMES,
+  type ExpertDims,
+  type ExpertName,
+  type Experts,
+  expertTensors,
+  nativeExperts,
+  trainedNames,
+} from './experts.ts';
+import { checkInto, gradient } from './gradient.ts';
 import { checkDispatch, type Dispatch } from './permute.ts';
 
 export interface ExpertBlock {
@@ -23,7 +32,7 @@ export interface ExpertBlock {
   readonly preActivation: Tensor | undefined;
 }
 
-/** Gradients of experts, name for name. */
+/** Gradients of experts, name for name; where there are low-rank pairs, theirs alone. */
 export type ExpertGradients = { [name in ExpertName]?: Tensor };
 
 /** Columns of the pre-activation rows. */
@@ -35,8 +44,8 @@ export function preActivationWidth(activation: ResolvedActivation, intermediate:
 export function blockForward(block: ExpertBlock, y: Tensor, accumulateY: boolean): void {
   const { x, experts, activation, weightOnInput, dispatch, weights, preActivation } = block;
   enqueue('expertsForward', {
-    ...{ x, ...dispatch, weights, ...experts, y, preActivation, weightOnInput, accumulateY },
-    ...nativeActivation(activation),
+    ...{ x, ...dispatch, weights, y, preActivation, weightOnInput, accumulateY },
+    ...{ ...nativeExperts(experts), ...nativeActivation(activation) },
   });
 }
 
@@ -48,39 +57,58 @@ export function checkBlock(name: string, block: ExpertBlock): ExpertDims {
   checkTensor(`${name}.routing.weights`, block.weights, { dtype: 'float32', shape: [tokens, topK] });
   const width = preActivationWidth(activation, dims.intermediate);
   checkOptionalTensor(`${name}.preActivation`, preActivation, { dtype: x.dtype, shape: [rows, width] });
-  checkSameDevice({ x, weights: block.weights, preActivation, ...experts });
+  checkSameDevice({ x, weights: block.weights, preActivation, ...expertTensors(experts) });
   return dims;
+}
+
+/** Gradients to add to fit the parameters that have gradients. */
+export function checkExpertsInto(experts: Experts, into: ExpertGradients): void {
+  const trained = trainedNames(experts);
+  for (const name of EXPERT_NAMES) {
+    checkInto(`accumulateInto.${name}`, trained.includes(name) ? experts[name] : undefined, into[name]);
+  }
+}
+
+/** Where every gradient of the experts goes: `into`, where given, or a new tensor. */
+export function expertTargets(
+  own: (tensor: Tensor) => Tensor,
+  experts: Experts,
+  into: ExpertGradients,
+): ExpertGradients {
+  const targets: ExpertGradients = {};
+  for (const name of trainedNames(experts)) {
+    targets[name] = gradient(own, `accumulateInto.${name}`, experts[name], into[name]);
+  }
+  return targets;
 }
 
 export interface BlockBackward {
   dy: Tensor;
   dx: Tensor;
   accumulateDx: boolean;
-  /** Gradients to add to, checked already; others are made anew. */
-  into: ExpertGradients;
+  /** Where every gradient of the experts is written, one for each parameter that has one. */
+  targets: ExpertGradients;
+  /** Names of those that are added to. */
+  added: ReadonlySet<string>;
 }
 
-/** The gradients of {@link blockForward}: dx in place, those of the weights and of the experts returned. */
+/** The gradients of {@link blockForward}: dx and those of the experts in place, that of the weights returned. */
 export function blockBackward(
   own: (tensor: Tensor) => Tensor,
   block: ExpertBlock,
-  { dy, dx, accumulateDx, into }: BlockBackward,
-): { dWeights: Tensor; gradients: ExpertGradients } {
+  { dy, dx, accumulateDx, targets, added }: BlockBackward,
+): Tensor {
   const { x, experts, activation, weightOnInput, dispatch, weights, preActivation } = block;
   const dWeights = own(empty(weights.shape));
-  const gradients: ExpertGradients = {};
-  const gradientArgs: Record<string, Tensor | boolean> = {};
-  for (const name of EXPERT_NAMES) {
-    const target = gradient(own, `accumulateInto.${name}`, experts[name], into[name]);
-    if (target === undefined) continue;
-    gradients[name] = target;
+  const gradientArgs: OpArgs = {};
+  for (const [name, target] of Object.entries(targets)) {
     const argument = `D${name[0]!.toUpperCase()}${name.slice(1)}`;
     gradientArgs[`d${argument.slice(1)}`] = target;
-    gradientArgs[`accumulate${argument}`] = into[name] !== undefined;
+    gradientArgs[`accumulate${argument}`] = added.has(name);
   }
   enqueue('expertsBackward', {
-    ...{ dy, x, ...dispatch, weights, ...experts, preActivation, dx, dWeights, ...gradientArgs },
-    ...{ weightOnInput, accumulateDx, ...nativeActivation(activation) },
+    ...{ dy, x, ...dispatch, weights, preActivation, dx, dWeights, ...gradientArgs },
+    ...{ weightOnInput, accumulateDx, ...nativeExperts(experts), ...nativeActivation(activation) },
   });
-  return { dWeights, gradients };
+  return dWeights;
 }

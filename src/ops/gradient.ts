@@ -27,3 +27,8 @@ export function checkInto(name: string, like: GradientSpec, into: Tensor | undef
   }
   checkTensor(name, into, { shape: like.shape, dtype: ['float32', like.dtype] });
 }
+
+/** Names under which something is given: gradients that are added to. */
+export function givenNames(into: Readonly<Record<string, unknown>>): ReadonlySet<string> {
+  return new Set(Object.keys(into).filter(name => into[name] !== undefined));
+}

@@ -19,12 +19,14 @@ import {
   blockBackward,
   blockForward,
   checkBlock,
+  checkExpertsInto,
   type ExpertBlock,
   type ExpertGradients,
+  expertTargets,
   preActivationWidth,
 } from './expert-block.ts';
-import { checkExperts, EXPERT_NAMES, type Experts } from './experts.ts';
-import { checkInto } from './gradient.ts';
+import { checkExperts, EXPERT_NAMES, type Experts, expertTensors } from './experts.ts';
+import { checkInto, givenNames } from './gradient.ts';
 import { dispatch } from './permute.ts';
 import {
   checkRouting,
@@ -147,7 +149,7 @@ export function moeForward(args: MoeForwardArgs): MoeForwardResult {
   const { router, experts, shared } = args;
   const dims = checkExperts(experts, activation.activation, x.dtype as FloatDType, hidden);
   if (shared !== undefined) checkShared(shared, activation, x.dtype as FloatDType, hidden);
-  checkSameDevice({ x, ...experts });
+  checkSameDevice({ x, ...expertTensors(experts) });
   checkSameDevice({ x, ...sharedByName(shared) });
   return disposeOnError(own => {
     const routing = forwardRouting(args, tokens, dims.experts);
@@ -219,6 +221,7 @@ export interface MoeBackwardArgs {
     sharedUp?: Tensor;
     sharedDown?: Tensor;
     sharedRouter?: Tensor;
+    sharedWeights?: Tensor;
   };
 }
 
@@ -226,7 +229,7 @@ export interface MoeBackwardArgs {
 const routerInto = <T extends string>(name: T) =>
   `router${name[0]!.toUpperCase()}${name.slice(1)}` as `router${Capitalize<T>}`;
 const ROUTER_INTO = ROUTER_GRADIENTS.map(routerInto);
-const SHARED_INTO = ['sharedGate', 'sharedUp', 'sharedDown', 'sharedRouter'] as const;
+const SHARED_INTO = ['sharedGate', 'sharedUp', 'sharedDown', 'sharedRouter', 'sharedWeights'] as const;
 
 export interface MoeGradients {
   /** [T, H] of x's dtype */
@@ -248,7 +251,7 @@ export interface MoeGradients {
   /** [r, H] and [E', r]; where the router has a low-rank pair */
   readonly dRouterLoraA?: Tensor;
   readonly dRouterLoraB?: Tensor;
-  /** As the experts were given, name for name. */
+  /** As the experts were given, name for name; where there are low-rank pairs, those of the pairs alone. */
   readonly experts: ExpertGradients;
   /** As the shared expert was given, name for name. */
   readonly shared?: SharedGradients;
@@ -277,12 +280,14 @@ export function moeBackward(args: MoeBackwardArgs): MoeGradients {
     up: into.sharedUp,
     down: into.sharedDown,
     router: into.sharedRouter,
+    weights: into.sharedWeights,
   };
   checkBackward(args, sharedInto);
   return disposeOnError(own => {
     const dx = own(empty(x.shape, { dtype: x.dtype }));
-    const expertArgs = { dy, dx, accumulateDx: false, into };
-    const { dWeights, gradients: experts } = blockBackward(own, block, expertArgs);
+    const experts = expertTargets(own, block.experts, into);
+    const added = givenNames(into);
+    const dWeights = blockBackward(own, block, { dy, dx, accumulateDx: false, targets: experts, added });
     const sharedGradients =
       shared &&
       sharedBackward(own, shared.parameters, shared.saved, activation, { x, dy, dx, into: sharedInto });
@@ -318,7 +323,7 @@ function checkBackward(args: MoeBackwardArgs, sharedInto: SharedGradients): void
   const { saved, dy, dLogits, dNoiseLogits, accumulateInto: into = {} } = args;
   const { router, routing, block, shared } = saved;
   const { experts } = checkBlock('saved', block);
-  for (const name of EXPERT_NAMES) checkInto(`accumulateInto.${name}`, block.experts[name], into[name]);
+  checkExpertsInto(block.experts, into);
   if (shared) {
     checkShared(shared.parameters, block.activation, block.x.dtype as FloatDType, block.x.shape[1]!);
   }

@@ -2,13 +2,15 @@
 // maps a parameter to the tensors it is made of; what the tensors hold is said by their shapes alone.
 // Names are those of the models' code in transformers, of Megatron Bridge (Nemotron-H) and of vLLM (Grok-1).
 
+import type { ExpertLayout } from '../ops/experts.ts';
+
 /** Where a parameter's matrices come from. A template's `{layer}` and `{expert}` stand for their numbers. */
 export interface Source {
   /** The published name, or the names of which a checkpoint has one. Without `{expert}`, one tensor holds all experts. */
   readonly names: readonly string[];
   /** Each matrix lies as [columns, rows]. */
   readonly transposed?: boolean;
-  /** Gate and up rows (columns, where transposed) alternate, gate first. */
+  /** Gate and up rows (columns, where transposed) alternate, gate first; and so do their biases. */
   readonly interleaved?: boolean;
   /** The experts' axis is one with the rows': [E·rows, columns]. */
   readonly flat?: boolean;
@@ -104,7 +106,7 @@ export const SCHEMES = {
     'router.weight': source(`${MLP}.router.weight`),
     'router.bias': source(`${MLP}.router.bias`),
     'experts.gate_up': { names: [`${MLP}.experts.gate_up_proj`], transposed: true, interleaved: true },
-    'experts.gate_up_bias': { names: [`${MLP}.experts.gate_up_proj_bias`], interleaved: true },
+    'experts.gate_up_bias': source(`${MLP}.experts.gate_up_proj_bias`),
     'experts.down': { names: [`${MLP}.experts.down_proj`], transposed: true },
     'experts.down_bias': source(`${MLP}.experts.down_proj_bias`),
   },
@@ -120,6 +122,18 @@ export type SchemeName = keyof typeof SCHEMES;
 
 export function tensorName(template: string, layer: number, expert: number): string {
   return template.replace('{layer}', String(layer)).replace('{expert}', String(expert));
+}
+
+/** How a layer's experts lie when they are kept as they are published: transposed where all of their matrices are. */
+export function layoutOf(naming: SchemeName): Required<ExpertLayout> {
+  const scheme: Scheme = SCHEMES[naming];
+  const matrices = (['gate_up', 'gate', 'up', 'down'] as const)
+    .map(name => scheme[`experts.${name}`])
+    .filter(source => source !== undefined);
+  return {
+    gateUpLayout: scheme['experts.gate_up']?.interleaved ? 'interleaved' : 'concatenated',
+    transposed: matrices.every(source => source.transposed),
+  };
 }
 
 export function isPerExpert({ names }: Source): boolean {

@@ -8,6 +8,7 @@ import { elementCount } from '../tensor.ts';
 import type { Checkpoint, StoredTensor } from './checkpoint.ts';
 import {
   isPerExpert,
+  layoutOf,
   type Part,
   SCHEMES,
   type Scheme,
@@ -16,7 +17,7 @@ import {
   tensorName,
 } from './naming.ts';
 
-/** One matrix in a checkpoint and its place in a parameter. A vector is a matrix of one column. */
+/** One matrix in a checkpoint and its place in a parameter, in the layout of both or transposed. A vector has one column. */
 export interface Block {
   readonly tensor: StoredTensor;
   readonly dtype: FloatDType;
@@ -26,7 +27,6 @@ export interface Block {
   readonly rows: number;
   readonly columns: number;
   readonly transposed: boolean;
-  readonly interleaved: boolean;
   /** Where its first row goes: an element of the parameter. */
   readonly at: number;
 }
@@ -65,7 +65,7 @@ export function findNaming(checkpoint: Checkpoint, layer: number): SchemeName {
 }
 
 /**
- * @param shapes of the parameters, by name
+ * @param shapes of the parameters, by name, in the layout of {@link layoutOf}
  * @throws MoeError ERR_FILE for a tensor that is missing, of another shape or dtype, or that the layer would leave out;
  *   ERR_UNSUPPORTED for MXFP4 experts; ERR_INVALID_ARGUMENT for a parameter that such checkpoints do not have
  */
@@ -131,7 +131,8 @@ async function findBlock(
   source: Source,
   { matrix, expert, count, at }: BlockPlace,
 ): Promise<Block> {
-  const { transposed = false, interleaved = false, flat = false } = source;
+  const { flat = false } = source;
+  const transposed = (source.transposed ?? false) && !layoutOf(place.naming).transposed;
   const [rows, columns = 1] = matrix as [number, number?];
   const stored = transposed ? [...matrix].reverse() : [...matrix];
   const together = count !== undefined && !isPerExpert(source);
@@ -140,7 +141,7 @@ async function findBlock(
   const tensor = await findTensor(place, source, expert);
   const dtype = checkStored(tensor, stored);
   const start = together ? expert * rows * columns : 0;
-  return { tensor, dtype, start, rows, columns, transposed, interleaved, at };
+  return { tensor, dtype, start, rows, columns, transposed, at };
 }
 
 async function findTensor(

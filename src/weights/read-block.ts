@@ -12,8 +12,8 @@ export type FloatArray = Float32Array | Uint16Array;
 const STRIP_ELEMENTS = 2 ** 18;
 
 export async function readBlock(block: Block, into: FloatArray, dtype: FloatDType): Promise<void> {
-  const { tensor, start, rows, columns, transposed, interleaved, at } = block;
-  if (!transposed && !interleaved && block.dtype === dtype) {
+  const { tensor, start, rows, columns, transposed, at } = block;
+  if (!transposed && block.dtype === dtype) {
     await tensor.file.readInto(tensor.name, into.subarray(at, at + rows * columns), start);
     return;
   }
@@ -36,18 +36,14 @@ async function convert(strip: FloatArray, from: FloatDType, to: FloatDType): Pro
 
 /** @param top the strip's first row, counted in rows as they are stored */
 function placeStrip(block: Block, strip: FloatArray, top: number, into: FloatArray): void {
-  const { rows, columns, transposed, interleaved, at } = block;
-  const width = transposed ? rows : columns;
-  const height = strip.length / width;
-  const rowOf = (stored: number) => (interleaved ? (stored % 2) * (rows / 2) + (stored >> 1) : stored);
+  const { rows, columns, transposed, at } = block;
   if (!transposed) {
-    for (let i = 0; i < height; i++) {
-      into.set(strip.subarray(i * width, (i + 1) * width), at + rowOf(top + i) * columns);
-    }
+    into.set(strip, at + top * columns);
     return;
   }
-  for (let j = 0; j < width; j++) {
-    const column = at + rowOf(j) * columns + top;
-    for (let i = 0; i < height; i++) into[column + i] = strip[i * width + j]!;
+  const height = strip.length / rows;
+  for (let j = 0; j < rows; j++) {
+    const column = at + j * columns + top;
+    for (let i = 0; i < height; i++) into[column + i] = strip[i * rows + j]!;
   }
 }

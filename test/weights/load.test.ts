@@ -2,6 +2,7 @@
 
 import { describe, expect, test } from 'vitest';
 import {
+  type ExpertLayout,
   loadExperts,
   MoELayer,
   type NamedTensors,
@@ -12,8 +13,9 @@ import {
 import { temporaryFiles } from '../cli/support/safetensors.ts';
 import { expectSameBytes } from '../support/compare.ts';
 import { decode, encode, type Float } from '../support/dtypes.ts';
+import { tensorInLayout } from '../support/layouts.ts';
 import { seeded } from '../support/random.ts';
-import { PRESET_NAMES, shrunk } from '../support/shrunk.ts';
+import { PRESET_NAMES, type PresetName, shrunk } from '../support/shrunk.ts';
 import { download, downloadBytes, upload } from '../support/tensors.ts';
 import {
   checkpointFile,
@@ -28,6 +30,14 @@ const { folder, write } = temporaryFiles();
 const DTYPES: Float[] = ['float32', 'bfloat16', 'float16'];
 const TOKENS = 11;
 
+/** Of those published otherwise than with gate rows before up rows, each of H columns. */
+const LAYOUTS: Readonly<Partial<Record<PresetName, ExpertLayout>>> = {
+  llama4Scout: { transposed: true },
+  llama4Maverick: { transposed: true },
+  gptOss20b: { gateUpLayout: 'interleaved', transposed: true },
+  gptOss120b: { gateUpLayout: 'interleaved', transposed: true },
+};
+
 /** May stay float32 in a layer of another dtype. */
 const wide = (name: string) => name.startsWith('router.') || name.endsWith('_bias');
 
@@ -35,15 +45,16 @@ function expectedDType(name: string, file: Float, layer: Float): Float {
   return name === 'router.selection_bias' || (wide(name) && file !== layer) ? 'float32' : layer;
 }
 
-/** The layer that the loaded one must equal, made of the same stored values. */
-function directLayer(config: Preset, parameters: Matrices, file: Float): MoELayer {
+/** The layer that the loaded one must equal, made of the same stored values in the layout they are published in. */
+function directLayer(config: Preset, parameters: Matrices, file: Float, layout: ExpertLayout = {}): MoELayer {
   const dtype = config.dtype!;
   const weights: NamedTensors = {};
-  for (const [name, { shape, values }] of Object.entries(parameters)) {
+  for (const [name, matrix] of Object.entries(parameters)) {
     const kept = expectedDType(name, file, dtype);
+    const { shape, values } = tensorInLayout(name, matrix, layout)[name]!;
     weights[name] = tensor(encode(kept, decode(file, encode(file, values))), shape, { dtype: kept });
   }
-  return new MoELayer(config, { weights });
+  return new MoELayer({ ...config, ...layout }, { weights });
 }
 
 function expectSameLayer(loaded: MoELayer, direct: MoELayer): void {
@@ -69,6 +80,7 @@ function bytesOf(tensor: Tensor): Buffer {
 
 describe.each(PRESET_NAMES)('%s', name => {
   const config = shrunk(name);
+  const layout = LAYOUTS[name];
   const publish = PUBLISHED[name];
   const parameters = randomParameters(config, 1);
   const layers = { ...publish(randomParameters(config, 2), 2), ...publish(parameters, 3) };
@@ -76,7 +88,7 @@ describe.each(PRESET_NAMES)('%s', name => {
   test('in one file', async () => {
     const path = write(`${name}.safetensors`, checkpointFile(layers, 'bfloat16'));
     using loaded = await loadExperts(path, config, { layer: 3 });
-    using direct = directLayer({ ...config, dtype: 'bfloat16' }, parameters, 'bfloat16');
+    using direct = directLayer({ ...config, dtype: 'bfloat16' }, parameters, 'bfloat16', layout);
     expectSameLayer(loaded, direct);
   });
 
@@ -91,7 +103,7 @@ describe.each(PRESET_NAMES)('%s', name => {
       write(`${name}-${i}.safetensors`, checkpointFile(shard, 'float32'));
     const index = { metadata: { total_size: 0 }, weight_map: weightMap };
     const path = write(`${name}.safetensors.index.json`, Buffer.from(JSON.stringify(index)));
-    using direct = directLayer({ ...config, dtype: 'float32' }, parameters, 'float32');
+    using direct = directLayer({ ...config, dtype: 'float32' }, parameters, 'float32', layout);
     using indexed = await loadExperts(path, config, { layer: 3 });
     expectSameLayer(indexed, direct);
     const paths = [0, 1, 2].map(i => `${folder}/${name}-${i}.safetensors`);
@@ -109,7 +121,7 @@ describe.each(['mixtral8x7b', 'deepseekV3', 'gptOss20b'] as const)('%s from and 
     async ({ file, dtype }) => {
       const path = write(`${name}-${file}.safetensors`, checkpointFile(PUBLISHED[name](parameters, 0), file));
       using loaded = await loadExperts(path, config, { layer: 0, dtype });
-      using direct = directLayer({ ...config, dtype }, parameters, file);
+      using direct = directLayer({ ...config, dtype }, parameters, file, LAYOUTS[name]);
       expectSameLayer(loaded, direct);
     },
   );
@@ -124,15 +136,30 @@ describe.each(['mixtral8x7b', 'deepseekV3', 'gptOss20b'] as const)('%s from and 
   });
 });
 
-test('matrices longer than a strip, transposed and interleaved', async () => {
-  const config = shrunk('gptOss20b', { hidden: 400, intermediate: 700, experts: 2, topK: 1 });
+test.each(['gptOss20b', 'dbrx'] as const)('matrices longer than a strip: %s', async name => {
+  const config = shrunk(name, { hidden: 400, intermediate: 700, experts: 2, topK: 1 });
   const parameters = randomParameters(config, 3);
-  const path = write('long.safetensors', checkpointFile(PUBLISHED.gptOss20b(parameters, 0), 'float32'));
+  const path = write(`${name}-long.safetensors`, checkpointFile(PUBLISHED[name](parameters, 0), 'float32'));
   for (const dtype of DTYPES) {
     using loaded = await loadExperts(path, config, { layer: 0, dtype });
-    using direct = directLayer({ ...config, dtype }, parameters, 'float32');
+    using direct = directLayer({ ...config, dtype }, parameters, 'float32', LAYOUTS[name]);
     expectSameLayer(loaded, direct);
   }
+});
+
+test('a layout that the checkpoint does not have is refused', async () => {
+  const config = shrunk('gptOss20b');
+  const parameters = randomParameters(config, 3);
+  const path = write('layout.safetensors', checkpointFile(PUBLISHED.gptOss20b(parameters, 0), 'float32'));
+  using loaded = await loadExperts(path, { ...config, transposed: true }, { layer: 0 });
+  expect(loaded.config).toMatchObject(LAYOUTS.gptOss20b!);
+  await expect(
+    loadExperts(path, { ...config, gateUpLayout: 'concatenated' }, { layer: 0 }),
+  ).rejects.toMatchObject({
+    code: 'ERR_INVALID_ARGUMENT',
+    message:
+      'preset.gateUpLayout: expected interleaved, as checkpoints named as in gptOss have it, got concatenated',
+  });
 });
 
 test('Switch: the encoder’s layer or the decoder’s, as asked', async () => {
