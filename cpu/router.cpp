@@ -176,13 +176,15 @@ void route_tokens_backward(const RouteBackward& op) {
   for_chunks(T, E * static_cast<int64_t>(sizeof(float)) * 2, [&](int64_t begin, int64_t end) {
     std::vector<float> scratch(static_cast<size_t>(2 * K));
     for (int64_t t = begin; t < end; ++t) {
+      // Whatever the logits of padding are, nothing flows back to them.
+      const bool weighs = op.d_weights && !is_padding(op.mask, t);
       kernels().route_token_backward(
           {.router = op.router,
            .experts = E,
            .logits = op.logits.f32() + t * E,
            .indices = op.indices.i32() + t * K,
            .expert_scale = data_or_null(expert_scale),
-           .d_weights = op.d_weights ? d_weights.data() + t * K : nullptr,
+           .d_weights = weighs ? d_weights.data() + t * K : nullptr,
            .extra = op.extra_d_logits ? op.extra_d_logits.f32() + t * E : nullptr,
            .d_logits = op.d_logits.f32() + t * E,
            .d_expert_scale = d_expert_scale.empty() ? nullptr : d_expert_scale.data() + t * K,

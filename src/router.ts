@@ -140,8 +140,8 @@ const EXCLUDES: readonly {
     keys: ['groups', 'topP', 'expertChoice'],
   },
 ];
-/** Values that an option may have beside anything. */
-const OFF: readonly unknown[] = [undefined, false, 0, 'token', 'all'];
+/** Values of options that say no more than leaving them out. */
+const OFF: readonly unknown[] = [undefined, false, 'token', 'all'];
 
 /**
  * Checks options against the number of experts E' (identity experts included) and each other, and fills in the defaults.
@@ -195,7 +195,7 @@ function checkContradictions(name: string, options: RouterOptions, given: boolea
     if (!holds(options, given)) continue;
     for (const key of keys) {
       const value = options[key];
-      if (OFF.includes(value)) continue;
+      if (OFF.includes(value) || (key === 'identityExperts' && value === 0)) continue;
       const got = typeof value === 'object' ? key : String(value);
       throw badArgument('ERR_INVALID_ARGUMENT', `${name}.${key}`, `nothing with ${beside}`, got);
     }

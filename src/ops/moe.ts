@@ -29,6 +29,7 @@ import { checkExperts, EXPERT_NAMES, type Experts, expertTensors } from './exper
 import { checkInto, givenNames } from './gradient.ts';
 import { dispatch } from './permute.ts';
 import {
+  checkNoiseGradient,
   checkRouting,
   ROUTER_GRADIENTS,
   ROUTER_TENSORS,
@@ -335,7 +336,7 @@ function checkBackward(args: MoeBackwardArgs, sharedInto: SharedGradients): void
     const logitCount = experts + (router.identityExperts ?? 0);
     checkRouterTensors(router, experts, logitCount, block.x.shape[1]!);
     checkOptionalTensor('dLogits', dLogits, { dtype: 'float32', shape: logits.shape });
-    checkOptionalTensor('dNoiseLogits', dNoiseLogits, { dtype: 'float32', shape: logits.shape });
+    checkNoiseGradient(routing as Routing, dNoiseLogits);
     for (const name of ROUTER_GRADIENTS) {
       const frozen = router.loraA !== undefined && (name === 'weight' || name === 'bias');
       checkInto(

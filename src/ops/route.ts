@@ -288,11 +288,7 @@ export function routeBackward(args: RouteBackwardArgs): RouteGradients {
   const likeLogits = { dtype: 'float32', shape: [tokens, experts] } as const;
   const dWeights = checkOptionalTensor('dWeights', args.dWeights, slots);
   const extra = checkOptionalTensor('dLogits', args.dLogits, likeLogits);
-  const extraNoise = checkOptionalTensor('dNoiseLogits', args.dNoiseLogits, likeLogits);
-  if (extraNoise && !noiseLogits) {
-    const expected = 'nothing for a routing without noise logits';
-    throw badArgument('ERR_INVALID_ARGUMENT', 'dNoiseLogits', expected, 'a tensor');
-  }
+  const extraNoise = checkNoiseGradient(routing, args.dNoiseLogits);
   const x = checkOptionalTensor('x', args.x, { dtype: FLOAT_DTYPES, shape: [tokens, null] });
   const parameters = checkParameters(args, experts - router.identityExperts, experts);
   const loraScale = checkFinite('loraScale', args.loraScale ?? 1);
@@ -328,6 +324,18 @@ export function routeBackward(args: RouteBackwardArgs): RouteGradients {
     }
     return { dLogits, ...(dNoiseLogits && { dNoiseLogits }), ...gradients };
   });
+}
+
+/** A gradient of noise logits, where there are some. */
+export function checkNoiseGradient(
+  { logits, noiseLogits }: Routing,
+  dNoiseLogits: Tensor | undefined,
+): Tensor | undefined {
+  if (dNoiseLogits && !noiseLogits) {
+    const expected = 'nothing for a routing without noise logits';
+    throw badArgument('ERR_INVALID_ARGUMENT', 'dNoiseLogits', expected, 'a tensor');
+  }
+  return checkOptionalTensor('dNoiseLogits', dNoiseLogits, { dtype: 'float32', shape: logits.shape });
 }
 
 type RouterParameterTensors = { [name in RouterGradientName]?: Tensor };
