@@ -4,6 +4,7 @@ import { afterEach } from 'vitest';
 import { MoELayer, type MoELayerConfig, moeBackward, moeForward } from '../../src/index.ts';
 import { type BadCall, describeBadCalls, floats, ints, onOtherDevice, using } from '../support/bad-calls.ts';
 import { ACTIVATION_OPTIONS, ROUTER_OPTIONS } from '../support/bad-options.ts';
+import { CHOICE_OPTIONS, EXPERT_CHOICE_OPTIONS, GIVEN_OPTIONS } from '../support/bad-routers.ts';
 
 const [T, H, I, E, K] = [3, 4, 6, 12, 2];
 const ANY = 'an integer from 1 to 2147483647';
@@ -41,7 +42,7 @@ const FORWARD: BadCall[] = [
     'an unknown parameter of the router',
     badForward(() => ({ router: { weight: floats([E, H]), topK: K, selection_bias: floats([E]) } })),
     'ERR_INVALID_ARGUMENT',
-    /^router: expected only the keys weight, bias, selectionBias, expertScale, .*, got "selection_bias"$/,
+    /^router: expected only the keys weight, bias, noiseWeight, loraA, loraB, selectionBias, expertScale, .*, got "selection_bias"$/,
   ],
   [
     'dropped slots of another shape',
@@ -178,15 +179,58 @@ const BACKWARD: BadCall[] = [
 
 const config = (): MoELayerConfig => ({ hidden: H, intermediate: I, experts: E, topK: K });
 const badConfig = (change: object) => () => () => new MoELayer({ ...config(), ...change });
-const refused = (title: string, change: object, sentence: string): BadCall => [
+const refused = (title: string, change: object, sentence: string | RegExp): BadCall => [
   title,
   badConfig(change),
   'ERR_INVALID_ARGUMENT',
-  `config.${sentence}`,
+  typeof sentence === 'string' ? `config.${sentence}` : sentence,
 ];
 
 const LAYER: BadCall[] = [
-  ...ROUTER_OPTIONS.map(([title, router, sentence]) => refused(title, { router }, `router.${sentence}`)),
+  ...[...ROUTER_OPTIONS, ...CHOICE_OPTIONS].map(([title, router, sentence]) =>
+    refused(title, { router }, `router.${sentence}`),
+  ),
+  ...EXPERT_CHOICE_OPTIONS.map(([title, change, sentence]) =>
+    refused(
+      `expert choice with ${title}`,
+      { topK: undefined, router: { expertChoice: { factor: 1 }, ...change } },
+      `router.${sentence}`,
+    ),
+  ),
+  ...GIVEN_OPTIONS.map(([title, change, sentence]) =>
+    refused(`hash with ${title}`, { router: { hash: true, ...change } }, `router.${sentence}`),
+  ),
+  refused(
+    'hash and expert choice',
+    { topK: undefined, router: { hash: true, expertChoice: { factor: 1 } } },
+    'router.expertChoice: expected nothing with given indices, got expertChoice',
+  ),
+  refused(
+    'hash with a selection bias',
+    { router: { hash: true, selectionBias: true } },
+    'router.selectionBias: expected false with hash, got true',
+  ),
+  refused('hash as a table', { router: { hash: [1, 2] } }, 'router.hash: expected a boolean, got [1, 2]'),
+  refused(
+    'expert choice with a selection bias',
+    { topK: undefined, router: { expertChoice: { factor: 1 }, selectionBias: true } },
+    'router.selectionBias: expected false with expertChoice, got true',
+  ),
+  refused(
+    'expert choice with identity experts',
+    { topK: undefined, identityExperts: 2, router: { expertChoice: { factor: 1 } } },
+    'router.identityExperts: expected nothing with expertChoice, got 2',
+  ),
+  refused(
+    'neither K nor expert choice',
+    { topK: undefined },
+    'topK: expected an integer from 1 to 12, got undefined',
+  ),
+  refused(
+    'indices in the configuration',
+    { router: { indices: 3 } },
+    /^config\.router: expected only the keys .*, got "indices"$/,
+  ),
   ...ACTIVATION_OPTIONS.map(([title, change, sentence]) => refused(title, change, sentence)),
   refused(
     'K above all experts',

@@ -42,7 +42,7 @@ const given = (indices: Tensor, weights: Tensor) => ({ router: undefined, routin
 const FORWARD_KEYS =
   'x, router, routing, experts, shared, applyWeightTo, save, activation, activationLimit, activationAlpha, activationUpShift';
 const GRADIENT_KEYS =
-  'routerWeight, routerBias, routerExpertScale, sharedGate, sharedUp, sharedDown, sharedRouter';
+  'routerWeight, routerBias, routerExpertScale, routerNoiseWeight, routerLoraA, routerLoraB, sharedGate, sharedUp, sharedDown, sharedRouter';
 const EXPERT_KEYS = 'gateUp, gate, up, down, gateUpBias, gateBias, upBias, downBias';
 
 const FORWARD: BadCall[] = [
@@ -371,7 +371,7 @@ const LAYER: BadCall[] = [
     'topK inside router',
     badConfig({ router: { topK: 2 } }),
     'ERR_INVALID_ARGUMENT',
-    /^config\.router: expected only the keys score, .*, bias, selectionBias, expertScale, got "topK"$/,
+    /^config\.router: expected only the keys score, .*, bias, selectionBias, expertScale, hash, got "topK"$/,
   ],
   [
     'a router bias that is a number',
@@ -383,7 +383,7 @@ const LAYER: BadCall[] = [
     'an unknown score',
     badConfig({ router: { score: 'relu' } }),
     'ERR_INVALID_ARGUMENT',
-    'config.router.score: expected one of softmax, sigmoid, sqrtsoftplus, sparsemixer, got "relu"',
+    'config.router.score: expected one of softmax, sigmoid, sqrtsoftplus, identity, sparsemixer, got "relu"',
   ],
   [
     'an integer layer',
@@ -431,7 +431,7 @@ const LAYER: BadCall[] = [
     'an unknown training option',
     withLayer((layer, x) => layer.forwardTrain(x, { save: true } as never)),
     'ERR_INVALID_ARGUMENT',
-    'options: expected only the keys recompute, got "save"',
+    'options: expected only the keys recompute, indices, mask, sequenceLength, step, got "save"',
   ],
   [
     'a disposed layer',

@@ -74,7 +74,7 @@ const PERMUTE: BadCall[] = [
     'a dispatch that does not fit',
     badUnpermute(() => ({ dispatch: { ...permutation(), rowSlot: ints([5]) } })),
     'ERR_SHAPE',
-    'dispatch.rowSlot: expected shape [6], got [5]',
+    'rows: expected shape [5, *], got [6, 4]',
   ],
   [
     'a dispatch of no expert',

@@ -10,7 +10,8 @@ import {
   routeBackward,
 } from '../../src/index.ts';
 import { type BadCall, describeBadCalls, floats, ints, onOtherDevice, using } from '../support/bad-calls.ts';
-import { ACTIVATION_OPTIONS, ROUTER_OPTIONS } from '../support/bad-options.ts';
+import { ACTIVATION_OPTIONS, type BadOption, ROUTER_OPTIONS } from '../support/bad-options.ts';
+import { CHOICE_OPTIONS, EXPERT_CHOICE_OPTIONS, GIVEN_OPTIONS } from '../support/bad-routers.ts';
 import { free } from '../support/tensors.ts';
 
 const [T, H, I, E, K] = [3, 4, 6, 12, 2];
@@ -18,15 +19,20 @@ const [T, H, I, E, K] = [3, 4, 6, 12, 2];
 const routeArgs = (): RouteArgs => ({ logits: floats([T, E]), topK: K });
 const badRoute = (change: () => object) => using(route, routeArgs, change);
 
+const refused =
+  (base: () => object = () => ({})) =>
+  ([title, change, sentence]: BadOption): BadCall => [
+    title,
+    badRoute(() => ({ ...base(), ...change })),
+    'ERR_INVALID_ARGUMENT',
+    `router.${sentence}`,
+  ];
+
+const EXPERT_CHOICE = () => ({ topK: undefined, expertChoice: { factor: 1 } });
+const GIVEN = () => ({ indices: ints([T, K]) });
+
 const ROUTE: BadCall[] = [
-  ...ROUTER_OPTIONS.map(
-    ([title, change, sentence]): BadCall => [
-      title,
-      badRoute(() => change),
-      'ERR_INVALID_ARGUMENT',
-      `router.${sentence}`,
-    ],
-  ),
+  ...[...ROUTER_OPTIONS, ...CHOICE_OPTIONS].map(refused()),
   [
     'sparsemixer with K = 1',
     badRoute(() => ({ score: 'sparsemixer', topK: 1 })),
@@ -126,7 +132,7 @@ const ROUTE_BACKWARD: BadCall[] = [
     'a gradient of the selection bias',
     badRouteBackward(() => ({ selectionBias: floats([E]) })),
     'ERR_INVALID_ARGUMENT',
-    /^args: expected only the keys routing, .*, expertScale, accumulateInto, got "selectionBias"$/,
+    /^args: expected only the keys routing, .*, expertScale, noiseWeight, loraA, loraB, got "selectionBias"$/,
   ],
   [
     'the gradient of a scale that was not given',
@@ -186,5 +192,59 @@ const OPS: BadCall[] = [
 ];
 
 describeBadCalls('route', ROUTE);
+describeBadCalls('route by expert choice', [
+  ...EXPERT_CHOICE_OPTIONS.map(refused(EXPERT_CHOICE)),
+  [
+    'identity experts',
+    badRoute(() => ({ ...EXPERT_CHOICE(), identityExperts: 2 })),
+    'ERR_INVALID_ARGUMENT',
+    'router.identityExperts: expected nothing with expertChoice, got 2',
+  ],
+  [
+    'a selection bias',
+    badRoute(() => ({ ...EXPERT_CHOICE(), selectionBias: floats([E]) })),
+    'ERR_INVALID_ARGUMENT',
+    'selectionBias: expected nothing with expertChoice, got a tensor',
+  ],
+  [
+    'K of 0',
+    badRoute(() => ({ ...EXPERT_CHOICE(), topK: 0 })),
+    'ERR_INVALID_ARGUMENT',
+    'router.topK: expected nothing with expertChoice, got 0',
+  ],
+  [
+    'given indices',
+    badRoute(() => ({ ...EXPERT_CHOICE(), indices: ints([T, E]) })),
+    'ERR_INVALID_ARGUMENT',
+    'router.expertChoice: expected nothing with given indices, got expertChoice',
+  ],
+]);
+describeBadCalls('route to given experts', [
+  ...GIVEN_OPTIONS.map(refused(GIVEN)),
+  [
+    'a selection bias',
+    badRoute(() => ({ ...GIVEN(), selectionBias: floats([E]) })),
+    'ERR_INVALID_ARGUMENT',
+    'selectionBias: expected nothing with given indices, got a tensor',
+  ],
+  [
+    'of another number than K',
+    badRoute(() => ({ indices: ints([T, K + 1]) })),
+    'ERR_SHAPE',
+    'indices: expected shape [3, 2], got [3, 3]',
+  ],
+  [
+    'as floats',
+    badRoute(() => ({ indices: floats([T, K]) })),
+    'ERR_DTYPE',
+    'indices: expected dtype int32, got float32',
+  ],
+  [
+    'without K',
+    badRoute(() => ({ ...GIVEN(), topK: undefined })),
+    'ERR_INVALID_ARGUMENT',
+    'router.topK: expected an integer from 1 to 12, got undefined',
+  ],
+]);
 describeBadCalls('routeBackward', ROUTE_BACKWARD);
 describeBadCalls('dispatch and grouped matmul', OPS);

@@ -18,7 +18,7 @@ const FLOAT = 'dtype float32 or bfloat16 or float16';
 const routeArgs = (): RouteArgs => ({ x: floats([T, H]), weight: floats([E, H]), topK: K });
 const badRoute = (change: () => object) => using(route, routeArgs, change);
 const ROUTE_KEYS =
-  'x, logits, weight, bias, selectionBias, expertScale, topK, score, softmaxOver, jitterEps, groups, normalize, normalizeEps, normalizeMin, scale, capacity, identityExperts';
+  'x, logits, noiseLogits, weight, bias, noiseWeight, loraA, loraB, selectionBias, expertScale, loraScale, indices, mask, sequenceLength, step, topK, score, softmaxOver, jitterEps, groups, level, topP, expertChoice, normalize, normalizeEps, normalizeMin, scale, capacity, noise, identityExperts';
 
 const ROUTE: BadCall[] = [
   [
@@ -111,7 +111,7 @@ const ROUTE: BadCall[] = [
     'an unknown score',
     badRoute(() => ({ score: 'tanh' })),
     'ERR_INVALID_ARGUMENT',
-    'router.score: expected one of softmax, sigmoid, sqrtsoftplus, sparsemixer, got "tanh"',
+    'router.score: expected one of softmax, sigmoid, sqrtsoftplus, identity, sparsemixer, got "tanh"',
   ],
   [
     'an unknown softmaxOver',
@@ -216,8 +216,16 @@ const routed = () => ({
   indices: ints([T, K]),
   weights: floats([T, K]),
   counts: ints([E]),
+  run: {
+    ...{ tokensPerExpert: undefined, sequenceLength: 0, rows: T * K, step: undefined },
+    ...{ noiseStrength: 0, mask: undefined },
+  },
   router: {
     topK: K,
+    choice: 'best',
+    level: 'token',
+    topP: undefined,
+    noise: undefined,
     score: 'softmax',
     softmaxOver: 'all',
     normalize: false,
@@ -298,7 +306,7 @@ const ROUTE_BACKWARD: BadCall[] = [
     'an unknown gradient',
     badRouteBackward(() => ({ accumulateInto: { gate: floats([E]) } })),
     'ERR_INVALID_ARGUMENT',
-    'accumulateInto: expected only the keys dx, weight, bias, expertScale, got "gate"',
+    'accumulateInto: expected only the keys dx, weight, bias, expertScale, noiseWeight, loraA, loraB, got "gate"',
   ],
 ];
 

@@ -1,5 +1,4 @@
-// Losses on the router against their definitions in float64, their gradients against central differences, and what keeps
-// experts in use.
+// Losses on the router, their gradients and its entropy against their definitions in float64, and what keeps experts in use.
 
 import { describe, expect, it } from 'vitest';
 import {
@@ -11,126 +10,110 @@ import {
   tensor,
   updateSelectionBias,
 } from '../../src/index.ts';
+import { type LossOptions, referenceLosses } from '../reference/losses.ts';
+import { expectClose } from '../support/compare.ts';
+import { LOSSES, lossesOf } from '../support/loss-cases.ts';
 import { seeded } from '../support/random.ts';
+import { callInputs, optionsOf } from '../support/router-call.ts';
+import { type RouterVariant, routerTitle, WATCHED_ROUTERS } from '../support/routers.ts';
+import { DEVICES } from '../support/targets.ts';
+import { download, upload } from '../support/tensors.ts';
 
-const [T, E, K] = [300, 13, 3];
-const logits = Float64Array.from(seeded(3).normals(T * E), z => 1.5 * Math.fround(z));
-const SCORES = ['softmax', 'sigmoid', 'sqrtsoftplus'] as const;
-type Score = (typeof SCORES)[number];
+const [T, E] = [300, 13];
+const slotsOf = ({ score }: RouterVariant) => (score === 'sparsemixer' ? 2 : 3);
+const logits = seeded(3).normals(T * E, 1.5);
 
-function shares(score: Score, z: Float64Array): number[] {
-  const largest = Math.max(...z);
-  const raw = Array.from(z, value => {
-    if (score === 'softmax') return Math.exp(value - largest);
-    return score === 'sigmoid' ? 1 / (1 + Math.exp(-value)) : Math.sqrt(Math.log1p(Math.exp(value)));
+/** Sums of float32 terms, divided by each other; gradients are differences of such. */
+const VALUE_BOUND = 4e-6;
+const GRADIENT_BOUND = 1e-5;
+
+function run(variant: RouterVariant, options: LossOptions, device: 'cpu' | string) {
+  const random = seeded(7);
+  const router = optionsOf(variant);
+  const K = slotsOf(variant);
+  const inputs = callInputs(variant, { tokens: T, topK: K, width: E });
+  const floats = (values: Float32Array, ...shape: number[]) =>
+    upload(values, shape, 'float32', device as 'cpu');
+  const ints = (values: ArrayLike<number>, ...shape: number[]) =>
+    upload(values, shape, 'int32', device as 'cpu');
+  const expertScale = random.normals(E, 0.3).map(value => 1 + value);
+  const noiseLogits = random.normals(T * E);
+  const scale = variant.expertScale && floats(expertScale, E);
+  const routing = route({
+    ...router,
+    ...(!router.expertChoice && { topK: K }),
+    logits: floats(logits, T, E),
+    ...(router.noise && { noiseLogits: floats(noiseLogits, T, E) }),
+    ...(variant.selectionBias && { selectionBias: floats(random.normals(E, 0.3), E) }),
+    ...(scale && { expertScale: scale }),
+    ...(inputs.mask && { mask: ints(inputs.mask, T) }),
+    ...(inputs.indices && { indices: ints(inputs.indices, T, K) }),
+    ...{ sequenceLength: inputs.sequenceLength, step: inputs.step },
   });
-  const sum = raw.reduce((a, b) => a + b);
-  return raw.map(value => value / sum);
+  const { mask, ...rest } = options;
+  const losses = download(
+    routerLoss({ routing, ...rest, mask: mask && ints(mask, T), ...(scale && { expertScale: scale }) }),
+  );
+  const routed = download(routing);
+  return {
+    losses,
+    routed: {
+      router: { ...router, topK: K, ...inputs, ...(scale && { expertScale }) },
+      experts: E,
+      logits: routed.logits,
+      noiseLogits: routed.noiseLogits,
+      choice: { indices: routed.indices, dropped: routed.dropped ?? new Int32Array(T * K) },
+    },
+  };
 }
 
-interface Options {
-  loadBalance: number;
-  z: number;
-  mask?: Int32Array;
-  sequenceLength?: number;
-}
+describe.each(DEVICES)('router losses on %s', device => {
+  const cases = WATCHED_ROUTERS.flatMap(router =>
+    LOSSES.flatMap(([title, optionsFor]) => {
+      const options = lossesOf(router, optionsFor(T));
+      return options ? [{ router, options, title: `${title}: ${routerTitle(router)}` }] : [];
+    }),
+  );
 
-/** The definition, with the choice of experts fixed. */
-function reference(
-  score: Score,
-  values: Float64Array,
-  indices: ArrayLike<number>,
-  options: Options,
-): number[] {
-  const { loadBalance, z, mask, sequenceLength = T } = options;
-  const counted = (t: number) => mask === undefined || mask[t] !== 0;
-  let balance = 0;
-  let squares = 0;
-  let tokensCounted = 0;
-  for (let begin = 0; begin < T; begin += sequenceLength) {
-    const f = new Float64Array(E);
-    const mean = new Float64Array(E);
-    let tokens = 0;
-    for (let t = begin; t < begin + sequenceLength; t++) {
-      if (!counted(t)) continue;
-      tokens++;
-      const row = values.subarray(t * E, (t + 1) * E);
-      shares(score, row).forEach((p, e) => {
-        mean[e]! += p;
-      });
-      for (let k = 0; k < K; k++) f[indices[t * K + k]!]!++;
-      squares += Math.log(row.reduce((sum, value) => sum + Math.exp(value), 0)) ** 2;
+  it.each(cases)('$title', ({ router, options }) => {
+    const { losses: actual, routed } = run(router, options, device);
+    const expected = referenceLosses(routed, options);
+    for (const [i, value] of expected.losses.entries()) {
+      const error = Math.abs(actual.losses[i]! - value);
+      if (!(error <= VALUE_BOUND * Math.abs(value)))
+        expect.fail(`loss ${i}: ${actual.losses[i]} for ${value}`);
     }
-    tokensCounted += tokens;
-    if (tokens === 0) continue;
-    const product = f.reduce((sum, count, e) => sum + (count / (tokens * K)) * (mean[e]! / tokens), 0);
-    balance += (loadBalance * E * product * sequenceLength) / T;
-  }
-  return [balance, tokensCounted === 0 ? 0 : (z * squares) / tokensCounted];
-}
+    expectClose('entropy', actual.entropy, [expected.entropy], VALUE_BOUND);
+    expectClose('dLogits', actual.dLogits, expected.dLogits, GRADIENT_BOUND);
+    expect(actual.dNoiseLogits === undefined).toBe(expected.dNoiseLogits === undefined);
+    if (expected.dNoiseLogits)
+      expectClose('dNoiseLogits', actual.dNoiseLogits!, expected.dNoiseLogits, GRADIENT_BOUND);
+  });
 
-const MASK = Int32Array.from({ length: T }, (_, t) => (t % 7 === 0 || t >= 290 ? 0 : 1));
-const CASES: [string, Options][] = [
-  ['load balance', { loadBalance: 0.7, z: 0 }],
-  ['z', { loadBalance: 0, z: 0.3 }],
-  ['both, masked', { loadBalance: 0.7, z: 0.3, mask: MASK }],
-  ['by sequence of 100', { loadBalance: 2, z: 0.1, sequenceLength: 100 }],
-  ['by sequence of 10, one of them masked', { loadBalance: 2, z: 0.1, sequenceLength: 10, mask: MASK }],
-  ['nothing counted', { loadBalance: 1, z: 1, mask: new Int32Array(T) }],
-];
-
-function run(score: Score, options: Options) {
-  const routing = route({ logits: tensor(Float32Array.from(logits), [T, E]), topK: K, score });
-  const mask = options.mask && tensor(options.mask, [T]);
-  return { routing, ...routerLoss({ routing, ...options, mask }) };
-}
-
-describe.each(SCORES)('%s', score => {
-  it.each(CASES)('%s: losses and gradient', async (_name, options) => {
-    const { routing, losses, dLogits } = run(score, options);
-    const indices = await routing.indices.data();
-    const expected = reference(score, logits, indices, options);
-    const got = await losses.data();
-    expected.forEach((value, i) => {
-      expect(Math.abs(got[i]! - value)).toBeLessThanOrEqual(2e-6 * Math.abs(value));
+  it('gives the same bits for any number of threads', () => {
+    const threads = getThreads();
+    const bits = [1, 2, 5].map(count => {
+      setThreads(count);
+      const options = { loadBalance: 0.7, z: 0.3, importance: 1, load: 1 };
+      const noisy: RouterVariant = { noise: { kind: 'noisyTopK' }, step: 0 };
+      return Object.values(run(noisy, options, device).losses).map(values => [...values!]);
     });
-    const gradient = await dLogits.data();
-    let [error, norm] = [0, 0];
-    for (let i = 0; i < T * E; i += 17) {
-      const step = 1e-5;
-      const at = (delta: number) => {
-        const moved = logits.slice();
-        moved[i]! += delta;
-        return reference(score, moved, indices, options).reduce((a, b) => a + b);
-      };
-      const slope = (at(step) - at(-step)) / (2 * step);
-      error += (gradient[i]! - slope) ** 2;
-      norm += slope ** 2;
-    }
-    expect(Math.sqrt(error) <= 1e-4 * Math.sqrt(norm)).toBe(true);
-    expect(gradient.some(Number.isNaN)).toBe(false);
+    setThreads(threads);
+    expect(bits[1]).toEqual(bits[0]);
+    expect(bits[2]).toEqual(bits[0]);
   });
 });
 
-it('gives the same bits for any number of threads', async () => {
-  const threads = getThreads();
-  const bits: string[] = [];
-  for (const count of [1, 2, 5]) {
-    setThreads(count);
-    const { losses, dLogits } = run('softmax', { loadBalance: 0.7, z: 0.3 });
-    bits.push(Buffer.from((await losses.data()).buffer).toString('hex') + (await dLogits.data()).join());
-  }
-  setThreads(threads);
-  expect(new Set(bits).size).toBe(1);
-});
-
-it('is alpha when all experts are used alike', async () => {
+it('is alpha when all experts are used alike, and the entropy is what is left of ln E', async () => {
   const even = tensor(
     Float32Array.from({ length: 4 * 4 }, (_, i) => (i % 5 === 0 ? 40 : 0)),
     [4, 4],
   );
-  const { losses } = routerLoss({ routing: route({ logits: even, topK: 1 }), loadBalance: 0.25 });
-  expect((await losses.data())[0]).toBeCloseTo(0.25, 6);
+  const sure = routerLoss({ routing: route({ logits: even, topK: 1 }), loadBalance: 0.25 });
+  expect((await sure.losses.data())[0]).toBeCloseTo(0.25, 6);
+  expect((await sure.entropy.data())[0]).toBeCloseTo(0, 6);
+  const open = routerLoss({ routing: route({ logits: tensor(new Float32Array(12), [2, 6]), topK: 1 }) });
+  expect((await open.entropy.data())[0]).toBeCloseTo(Math.log(6), 6);
 });
 
 it.each([
@@ -138,10 +121,22 @@ it.each([
   [{ sequenceLength: 0 }, 'sequenceLength: expected an integer from 1 to 2147483647, got 0'],
   [{ loadBalance: Number.NaN }, 'loadBalance: expected a finite number, got NaN'],
   [{ z: '1' }, 'z: expected a finite number, got "1"'],
+  [{ importance: Infinity }, 'importance: expected a finite number, got Infinity'],
+  [{ load: null }, 'load: expected a finite number, got null'],
   [{ balance: 1 }, /^args: expected only the keys routing, .*, got "balance"$/],
 ])('refuses %j', (change, sentence) => {
-  const routing = route({ logits: tensor(Float32Array.from(logits), [T, E]), topK: K });
+  const routing = route({ logits: tensor(logits, [T, E]), topK: 3 });
   expect(() => routerLoss({ routing, ...(change as object) })).toThrow(sentence);
+});
+
+it('refuses a loss that the router has not', () => {
+  const z = tensor(logits, [T, E]);
+  const taken = route({ logits: z, expertChoice: { factor: 1 } });
+  expect(() => routerLoss({ routing: taken, loadBalance: 1 })).toThrow(
+    'loadBalance: expected nothing with expertChoice, got 1',
+  );
+  const quiet = route({ logits: z, topK: 3 });
+  expect(() => routerLoss({ routing: quiet, load: 1 })).toThrow(/^load: expected .*noisyTopK.*, got 1$/);
 });
 
 it('moves the selection bias towards the mean', async () => {
@@ -178,4 +173,14 @@ it('counts, shares and drops', async () => {
     squaredVariation: 2,
     dropped: 1,
   });
+});
+
+it('counts neither untaken slots as dropped nor those that nobody asked for', async () => {
+  const z = tensor(Float32Array.of(3, 0, 0, 2, 1, 0, 5, 0, 1, 0, 0, 9), [4, 3]);
+  const mask = tensor(Int32Array.of(1, 0, 1, 1), [4]);
+  const masked = route({ logits: z, topK: 2, topP: 0.9, capacity: { tokensPerExpert: 1 }, mask });
+  // Each of the three tokens takes its best expert alone: e³ and e⁵ are above nine tenths, so is e⁹.
+  expect(await routingStatistics(masked)).toMatchObject({ counts: Int32Array.of(2, 0, 1), dropped: 1 });
+  const residual = route({ logits: z, topK: 1, capacity: { tokensPerExpert: 1, dropped: 'residual' } });
+  expect(await routingStatistics(residual)).toMatchObject({ counts: Int32Array.of(3, 0, 1), dropped: 2 });
 });

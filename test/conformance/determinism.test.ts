@@ -37,13 +37,33 @@ const LAYERS: LayerCase[] = [
     ...{ applyWeightTo: 'input', activation: 'swiglu_clamped', activationLimit: 0.75 },
     router: { score: 'sparsemixer', jitterEps: 0.3 },
   },
+  {
+    ...{ name: 'top-p', tokens: 300, hidden: 33, intermediate: 20, experts: 9, topK: 4, bias: true },
+    router: { topP: 0.6, normalize: true, expertScale: true },
+  },
 ];
 
-/** Capacity couples tokens: who is dropped depends on the tokens before. So it is not among the batches below. */
-const WITH_CAPACITY: LayerCase = {
-  ...{ name: 'capacity', tokens: 300, hidden: 65, intermediate: 40, experts: 5, topK: 2, identityExperts: 1 },
-  router: { normalize: true, expertScale: true, capacity: { tokensPerExpert: 70 } },
-};
+/**
+ * Capacity couples tokens: who is dropped depends on the others, as does whom an expert chooses; sequences share a choice; and a
+ * token's noise is that of its place. So these are not among the batches below.
+ */
+const COUPLED: LayerCase[] = (
+  [
+    ['capacity', { normalize: true, expertScale: true, capacity: { tokensPerExpert: 70 } }],
+    [
+      'capacity by probability',
+      { capacity: { factor: 0.8, dropPolicy: 'probability', dropped: 'residual' } },
+    ],
+    ['expert choice', { expertChoice: { factor: 1.5 }, score: 'sigmoid', expertScale: true }],
+    ['sequences', { level: 'sequence', sequences: true, masked: true }],
+    ['noisy top-k', { noise: { kind: 'noisyTopK', seed: 8 }, step: 5 }],
+    ['jitter and a low-rank pair', { noise: { kind: 'jitter', eps: 0.3 }, step: 5, loraRank: 5 }],
+  ] as const satisfies [string, LayerCase['router']][]
+).map(([name, router]) => ({
+  ...{ name, tokens: 300, hidden: 65, intermediate: 40, experts: 5, topK: 2 },
+  ...('expertChoice' in router ? {} : { identityExperts: 1 }),
+  router,
+}));
 
 const threads = getThreads();
 afterEach(() => setThreads(threads));
@@ -75,14 +95,14 @@ test('runs on the instruction set that was asked for', () => {
 });
 
 describe.each(TARGETS)('bits on $device in $dtype', ({ dtype, device }) => {
-  test.each([...LAYERS, WITH_CAPACITY])('$name: every run', layer => {
+  test.each([...LAYERS, ...COUPLED])('$name: every run', layer => {
     const inputs = layerInputs(layer, dtype);
     const first = downloadBytes(runLayer(inputs, { device }));
     for (let run = 1; run < 4; run++)
       expectSameBytes(`run ${run}`, downloadBytes(runLayer(inputs, { device })), first);
   });
 
-  test.each([...LAYERS, WITH_CAPACITY])('$name: every number of threads', layer => {
+  test.each([...LAYERS, ...COUPLED])('$name: every number of threads', layer => {
     const inputs = layerInputs(layer, dtype);
     setThreads(1);
     const first = downloadBytes(runLayer(inputs, { device }));

@@ -6,6 +6,7 @@ import { expectClose } from '../support/compare.ts';
 import { GOLDEN_CASES, type GoldenCase, readGolden } from '../support/golden.ts';
 import { type LayerInputs, layerInputs, runLayer } from '../support/layer.ts';
 import { LAYERS } from '../support/layers.ts';
+import { PROJECTIONS, ROUTERS } from '../support/routers.ts';
 import { runSeparateOps } from '../support/separate-ops.ts';
 import { DEVICES } from '../support/targets.ts';
 import { download } from '../support/tensors.ts';
@@ -19,6 +20,10 @@ interface Outcome {
   weights: ArrayLike<number>;
   dx: ArrayLike<number>;
   dWeights: ArrayLike<number>;
+  dropped?: ArrayLike<number>;
+  logits?: ArrayLike<number>;
+  dLogits?: ArrayLike<number>;
+  dNoiseLogits?: ArrayLike<number>;
   gradients: { [name: string]: ArrayLike<number> };
 }
 
@@ -59,6 +64,7 @@ function problem(golden: GoldenCase): LayerInputs {
   const { x, dy } = tensors;
   return {
     dtype: 'float32',
+    call: {},
     config,
     parameters: Object.fromEntries(parameters),
     x: x!.values,
@@ -71,6 +77,11 @@ function expectSame(separate: Outcome, fused: Outcome): void {
   expect(separate.indices).toEqual(fused.indices);
   expectClose('y, fused and separate', separate.y, fused.y, 1e-6);
   expectClose('dx, fused and separate', separate.dx, fused.dx, 2e-6);
+  expect(separate.dropped).toEqual(fused.dropped);
+  for (const key of ['logits', 'dLogits', 'dNoiseLogits'] as const) {
+    expect(separate[key] === undefined).toBe(fused[key] === undefined);
+    if (fused[key]) expectClose(`${key}, fused and separate`, separate[key]!, fused[key], 2e-6);
+  }
   expectClose('dWeights, fused and separate', separate.dWeights, fused.dWeights, 2e-6);
   expect(Object.keys(separate.gradients).sort()).toEqual(Object.keys(fused.gradients).sort());
   for (const [key, gradient] of Object.entries(fused.gradients)) {
@@ -105,12 +116,12 @@ describe.each(GOLDEN_CASES)('golden case %s', name => {
   });
 });
 
-test.each(LAYERS.filter(({ given, identityExperts, separate }) => !given && !identityExperts && !separate))(
-  'fused and separate ops: %o',
-  layer => {
-    const sizes = { tokens: 41, hidden: 19, intermediate: 13, experts: 6, topK: 2, bias: true };
-    const { dLogits: _, ...inputs } = layerInputs({ ...sizes, ...layer }, 'float32');
-    const { dLogits: __, ...fused } = download(runLayer(inputs));
-    expectSame(runSeparateOps(inputs), fused);
-  },
-);
+const SEPARABLE = LAYERS.filter(({ given, separate }) => !given && !separate);
+const ROUTED = [...ROUTERS, ...PROJECTIONS].map(router => ({ router }));
+test.each([...SEPARABLE, ...ROUTED])('fused and separate ops: %o', layer => {
+  const sizes = { tokens: 42, hidden: 19, intermediate: 13, experts: 6, topK: 2, bias: true };
+  const inputs = layerInputs({ ...sizes, ...layer }, 'float32');
+  const fused = download(runLayer(inputs));
+  expectSame(runSeparateOps(inputs), fused);
+  expectSame(runSeparateOps(inputs, { padded: true }), fused);
+});

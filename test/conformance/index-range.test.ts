@@ -93,6 +93,20 @@ const CASES: [title: string, run: Run][] = [
       },
     ],
   ]),
+  ...BAD_IDS.map((id): [string, Run] => [
+    `route, given expert ${id}`,
+    () => route({ logits: floats(T, E), topK: K, indices: experts(id) }),
+  ]),
+  ['dispatch, fewer rows than slots', () => dispatch({ indices: experts(2), experts: E, rows: 5 })],
+  ['dispatch, no rows', () => dispatch({ indices: experts(2), experts: E, rows: 0 })],
+  [
+    'dispatch, an expert with more slots than rows',
+    () => dispatch({ indices: experts(1), experts: E, rowsPerExpert: 2 }),
+  ],
+  [
+    'permute, an expert with more slots than rows',
+    () => permute({ x: floats(T, H), indices: experts(1), experts: E, rowsPerExpert: 2 }),
+  ],
   ...[E + 2, -1].map((id): [string, Run] => [
     `dispatch, expert ${id} with two identity experts`,
     () => dispatch({ indices: experts(id), experts: E, identityExperts: 2 }),
@@ -150,6 +164,8 @@ describe.each(DEVICES)('index range on %s', device => {
       dispatch({ indices: experts(E + 1), experts: E, identityExperts: 2 }),
       unpermute({ rows: floats(6, H), dispatch: permutation([0, 1, 3, 5, -1, -1], [0, 1, -1, 2, -2, 3]) }),
       groupedMatmul((({ dOut: _, ...rest }) => rest)(matmul(ints([0, 2, 4, 5], E + 1)))),
+      dispatch({ indices: experts(2), experts: E, rowsPerExpert: 2 }),
+      dispatch({ indices: experts(E), experts: E, identityExperts: 1, rows: 5 }),
     ];
     synchronize(device);
     free(results);

@@ -7,17 +7,17 @@ import { referenceMoe } from '../reference/moe.ts';
 import { activationTitle, CLAMPS } from '../support/activations.ts';
 import { expectSameBytes, expectTwicePlain } from '../support/compare.ts';
 import { plainPrecision, representable } from '../support/dtypes.ts';
-import { expectLayer } from '../support/expect-layer.ts';
+import { expectLayer, referenceOptions } from '../support/expect-layer.ts';
 import { type LayerCase, type LayerInputs, layerInputs, runLayer } from '../support/layer.ts';
 import { LAYERS, layerTitle } from '../support/layers.ts';
 import { seeded } from '../support/random.ts';
-import { ROUTERS, routerTitle } from '../support/routers.ts';
+import { PROJECTIONS, ROUTERS, routerTitle } from '../support/routers.ts';
 import { TARGETS } from '../support/targets.ts';
 import { download, downloadBytes, upload } from '../support/tensors.ts';
 
 const SMALL = { tokens: 17, hidden: 19, intermediate: 13, experts: 5, topK: 2 };
 /** Enough tokens that capacities overflow and no single row makes up most of a gradient. */
-const OPTIONS = { ...SMALL, tokens: 41, experts: 6, bias: true };
+const OPTIONS = { ...SMALL, tokens: 42, experts: 6, bias: true };
 
 const LOADS: LayerCase[] = [
   { ...SMALL, name: 'odd sizes' },
@@ -102,12 +102,8 @@ describe.each(TARGETS)('layer on $device in $dtype', ({ dtype, device }) => {
     }
   });
 
-  test.each(ROUTERS.map(router => ({ router, title: routerTitle(router) })))(
-    'router: $title',
-    ({ router }) => {
-      check({ ...OPTIONS, router });
-    },
-  );
+  const routers = [...ROUTERS, ...PROJECTIONS].map(router => ({ router, title: routerTitle(router) }));
+  test.each(routers)('router: $title', ({ router }) => check({ ...OPTIONS, router }));
 
   test.each(LAYERS.map(layer => ({ layer, title: layerTitle(layer) })))('$title', ({ layer }) => {
     const inputs = layerInputs({ ...OPTIONS, ...layer }, dtype);
@@ -159,11 +155,11 @@ describe.each(TARGETS)('layer on $device in $dtype', ({ dtype, device }) => {
     const run = runLayer(inputs, { device, accumulateInto });
     for (const [name, into] of Object.entries(accumulateInto)) expect(run.gradients[name]).toBe(into);
     const actual = download(run);
-    const { config, x, dy, dLogits } = inputs;
+    const { config, x, dy } = inputs;
     const parameters = Object.fromEntries(
       Object.entries(inputs.parameters).map(([key, { values }]) => [key, values]),
     );
-    const options = { routing: { indices: actual.indices }, dLogits };
+    const options = referenceOptions(inputs, actual);
     const exact = referenceMoe(config, parameters, x, dy, options);
     const plain = referenceMoe(config, parameters, x, dy, { ...options, precision: plainPrecision(dtype) });
     const { round } = plainPrecision(stored);

@@ -1,8 +1,9 @@
-// The router's options in every combination: each score × divisor × factors × groups × selection bias × capacity.
+// The router's options in every combination: each score × divisor × factors × groups × selection bias × capacity, and samples of
+// those beside masks, sequences, noise, top-p, given experts and experts that choose.
 
 import { describe, test } from 'vitest';
 import { expectRoute, type RouteSize } from '../support/expect-route.ts';
-import { ALL_ROUTERS, fits, type RouterVariant } from '../support/routers.ts';
+import { ALL_ROUTERS, FURTHER_ROUTERS, fits, type RouterVariant, routerTitle } from '../support/routers.ts';
 import { DEVICES } from '../support/targets.ts';
 
 /** Groups of the second hold some identity experts and some others. */
@@ -16,14 +17,20 @@ const scoreTitle = ({ score = 'softmax', softmaxOver }: RouterVariant) =>
   softmaxOver ? `${score} over ${softmaxOver}` : score;
 
 describe.each(DEVICES)('every router on %s', device => {
-  const scores = new Map(ALL_ROUTERS.map(router => [scoreTitle(router), router.score]));
-
-  test.each([...scores.keys()])('%s', title => {
-    for (const router of ALL_ROUTERS.filter(router => scoreTitle(router) === title)) {
+  const check = (routers: readonly RouterVariant[], title: string) => {
+    for (const router of routers.filter(router => scoreTitle(router) === title)) {
       for (const size of SIZES) {
-        const width = size.experts + (size.identityExperts ?? 0);
-        if (fits(router, width, size.topK)) expectRoute(router, size, device);
+        if (!fits(router, size)) continue;
+        try {
+          expectRoute(router, size, device);
+        } catch (error) {
+          throw new Error(`${routerTitle(router)}: ${(error as Error).message}`, { cause: error });
+        }
       }
     }
-  });
+  };
+  const titles = [...new Set(ALL_ROUTERS.map(scoreTitle))];
+
+  test.each(titles)('%s', title => check(ALL_ROUTERS, title));
+  test.each(titles)('%s beside what calls and capacities add', title => check(FURTHER_ROUTERS, title));
 });

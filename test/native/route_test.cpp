@@ -38,6 +38,14 @@ const NamedRouter kRouters[] = {
      {.score = Score::sqrtsoftplus, .normalize = true, .scale = 1.5f},
      true,
      true},
+    {"identity, scaled", {.score = Score::identity, .scale = -1.5f}, false, true},
+    {"identity of every expert", {.choice = Choice::all, .score = Score::identity}},
+    {"softmax of every expert, scaled", {.choice = Choice::all}, false, true},
+    {"top-p", {.top_p = 0.4f}},
+    {"top-p in groups, normalised, biased and scaled",
+     {.group_count = 4, .group_top = 3, .top_p = 0.6f, .normalize = true},
+     true,
+     true},
     {"groups by the largest, others -∞",
      {.score = Score::sigmoid, .group_count = 4, .group_top = 2, .group_mask_value = -kInfinity}},
     {"groups by the two largest, others 0",
@@ -152,6 +160,7 @@ void check_route_backward(const cpu::Kernels& table, Token& token, bool with_wei
 bool makes_sense(const RouterConfig& config, int experts) {
   // Differences of a reference that looks at every expert for every choice take long.
   if (config.top_k > 8 && experts > 33) return false;
+  if (config.choice == Choice::all && config.top_k != experts) return false;
   if (config.top_k > experts || (config.score == Score::sparsemixer && config.top_k > 2)) return false;
   return config.group_count == 0 || (experts % config.group_count == 0 && experts > config.group_count);
 }

@@ -1,7 +1,8 @@
-// The choice of experts: by score and selection bias, within the best groups, and what capacity drops of it.
+// The choice of experts: by score and selection bias, within the best groups, and as many as top-p needs.
 
 import type { RouterGroups } from '../../src/router.ts';
-import { type ReferenceRouter, scoreOf } from './score.ts';
+import { isMasked, type ReferenceRouter } from './router.ts';
+import { scoreOf, softmax } from './score.ts';
 
 /** The K largest of the values. NaN comes after every number, ties go to the lower id. */
 export function chooseLargest(values: Float64Array, topK: number): number[] {
@@ -35,20 +36,23 @@ function maskOtherGroups(groups: RouterGroups, values: Float64Array): Float64Arr
 }
 
 /**
- * Which slots of [T, K] exceed their expert's capacity: 1 where tokens before it have filled the expert. Identity experts,
- * the last of the E', take any number.
+ * How many of one token's experts, in order of choice, it takes: all, none where it is masked, or with top-p the first whose
+ * softmax probabilities add up to at least p.
  */
-export function droppedSlots(
-  { capacity, identityExperts = 0 }: ReferenceRouter,
-  indices: ArrayLike<number>,
-  experts: number,
-): Int32Array {
-  const dropped = new Int32Array(indices.length);
-  if (!capacity) return dropped;
-  const taken = new Int32Array(experts - identityExperts);
-  for (let slot = 0; slot < dropped.length; slot++) {
-    const expert = indices[slot]!;
-    if (expert < taken.length && ++taken[expert]! > capacity.tokensPerExpert) dropped[slot] = 1;
-  }
-  return dropped;
+export function slotsTaken(
+  router: ReferenceRouter,
+  token: number,
+  logits: Float64Array,
+  chosen: readonly number[],
+): number {
+  if (isMasked(router, token)) return 0;
+  const { topP } = router;
+  if (topP === undefined) return chosen.length;
+  const probabilities = softmax(logits);
+  let sum = 0;
+  const last = chosen.findIndex(expert => {
+    sum += probabilities[expert]!;
+    return sum >= topP;
+  });
+  return last < 0 ? chosen.length : last + 1;
 }

@@ -1,47 +1,55 @@
 // Dispatch and combine: the stable sort of slots by expert, rows gathered by it, and brought back.
 
+import { RESIDUAL } from './capacity.ts';
 import { FLOAT64, type Precision } from './precision.ts';
 
-/** `slotRow` of a slot without a row: dropped for want of capacity, or routed to an identity expert. */
+/** `slotRow` of a slot without a row: not served, or one that returns its token. */
 const DROPPED_SLOT = -1;
 export const IDENTITY_SLOT = -2;
 
 export interface ReferenceDispatch {
   /** [E+1]: expert e owns rows offsets[e] … offsets[e+1]−1 */
   offsets: Int32Array;
-  /** [R]: the slot t·K + k of each row; −1 for the rows past offsets[E], which belong to no expert */
+  /** [R]: the slot t·K + k of each row; −1 for rows that hold none */
   rowSlot: Int32Array;
   /** [T, K]: the row of each slot */
   slotRow: Int32Array;
   topK: number;
 }
 
-/** Slots that `dropped` [T, K] marks, and those of expert ids from `experts` on, get no row. */
+/**
+ * Slots that `dropped` [T, K] marks, and those of expert ids from `experts` on, get no row.
+ * @param rows R; as many as there are slots unless given
+ * @param rowsPerExpert C: every expert owns C rows, whether used or not
+ */
 export function referenceDispatch(
   indices: Int32Array,
   topK: number,
   experts: number,
   dropped?: Int32Array,
+  { rows = indices.length, rowsPerExpert }: { rows?: number; rowsPerExpert?: number } = {},
 ): ReferenceDispatch {
-  const slotRow = indices.map((expert, slot) =>
-    dropped?.[slot] ? DROPPED_SLOT : expert < experts ? 0 : IDENTITY_SLOT,
-  );
-  const sorted = Array.from(indices.keys())
-    .filter(slot => slotRow[slot] === 0)
-    .sort((a, b) => indices[a]! - indices[b]! || a - b);
+  const slotRow = indices.map((expert, slot) => {
+    if (dropped?.[slot] === RESIDUAL || (!dropped?.[slot] && expert >= experts)) return IDENTITY_SLOT;
+    return dropped?.[slot] ? DROPPED_SLOT : 0;
+  });
+  const slotsOf = Array.from({ length: experts }, (): number[] => []);
+  for (const [slot, expert] of indices.entries()) if (slotRow[slot] === 0) slotsOf[expert]!.push(slot);
   const offsets = new Int32Array(experts + 1);
-  const rowSlot = new Int32Array(indices.length).fill(-1);
-  for (const [row, slot] of sorted.entries()) {
-    offsets[indices[slot]! + 1]!++;
-    rowSlot[row] = slot;
-    slotRow[slot] = row;
+  const rowSlot = new Int32Array(rowsPerExpert === undefined ? rows : experts * rowsPerExpert).fill(-1);
+  for (const [expert, slots] of slotsOf.entries()) {
+    const first = offsets[expert]!;
+    rowSlot.set(slots, first);
+    for (const [i, slot] of slots.entries()) slotRow[slot] = first + i;
+    offsets[expert + 1] = first + (rowsPerExpert ?? slots.length);
   }
-  for (let e = 0; e < experts; e++) offsets[e + 1]! += offsets[e]!;
   return { offsets, rowSlot, slotRow, topK };
 }
 
-/** The rows that belong to an expert, with their slots. */
-const usedRows = ({ offsets, rowSlot }: ReferenceDispatch) => rowSlot.subarray(0, offsets.at(-1)).entries();
+/** The rows that hold a slot, with it. */
+function* usedRows({ rowSlot }: ReferenceDispatch): Generator<[row: number, slot: number]> {
+  for (const [row, slot] of rowSlot.entries()) if (slot >= 0) yield [row, slot];
+}
 
 /** The slots that have a row. */
 function* slotsWithRow({ slotRow }: ReferenceDispatch): Generator<[slot: number, row: number]> {

@@ -17,14 +17,9 @@ import {
 } from './dispatch.ts';
 import { referenceDgrad, referenceMatmul, referenceWgrad } from './grouped-matmul.ts';
 import { referenceIdentity, referenceIdentityWeightGradient } from './identity.ts';
-import { FLOAT64, type Precision, sum, type Values } from './precision.ts';
-import {
-  referenceExpertScaleBackward,
-  referenceLogits,
-  referenceRoute,
-  referenceRouteBackward,
-} from './route.ts';
-import type { ReferenceRouter } from './score.ts';
+import { type RoutedLayer, routeLayer } from './layer-router.ts';
+import { FLOAT64, type Precision, sum, unrounded, type Values } from './precision.ts';
+import type { RouterCall } from './router.ts';
 import { referenceShared, type SharedForward } from './shared.ts';
 
 export interface ReferenceConfig extends ActivationNumbers {
@@ -32,6 +27,7 @@ export interface ReferenceConfig extends ActivationNumbers {
   hidden: number;
   intermediate: number;
   experts: number;
+  /** E where experts choose. */
   topK: number;
   activation: Activation;
   /** What the routing weight multiplies. Default `output`. */
@@ -39,25 +35,29 @@ export interface ReferenceConfig extends ActivationNumbers {
   /** Further experts, ids from `experts` on, that return their input. Default 0. */
   identityExperts?: number;
   shared?: { intermediate: number };
+  /** What low-rank pairs are multiplied by. Default 1. */
+  loraScale?: number;
   router: Omit<RouterOptions, 'topK' | 'identityExperts'>;
 }
 
 /**
  * Parameters by published name: `router.weight` [E', H], `router.bias` [E'], `router.selection_bias` [E'],
- * `router.expert_scale` [E], `experts.gate_up` [E, 2I, H] or `experts.gate` and `experts.up` [E, I, H], `experts.down`
+ * `router.expert_scale` [E], `router.noise_weight` [E', H], `router.lora_a` [r, H], `router.lora_b` [E', r], `experts.gate_up` [E, 2I, H] or `experts.gate` and `experts.up` [E, I, H], `experts.down`
  * [E, H, I], the experts' biases (`experts.gate_up_bias`, …), and the shared expert's `shared.gate`, `shared.up` [Is, H],
  * `shared.down` [H, Is] and `shared.router` [1, H].
  */
 export type ReferenceParameters = { readonly [name: string]: Values };
 
-export interface ReferenceOptions {
+export interface ReferenceOptions extends RouterCall {
   /**
-   * Expert ids [T, K] chosen elsewhere: near-ties may fall differently in low precision. With `weights` too, the layer has
-   * no router of its own.
+   * Expert ids [T, K] chosen elsewhere, and which slots are dropped: near-ties may fall differently in low precision. With
+   * `weights` too, the layer has no router of its own.
    */
-  routing?: { indices: ArrayLike<number>; weights?: Values };
-  /** A further gradient of the logits [T, E']. */
+  routing?: { indices: ArrayLike<number>; dropped?: ArrayLike<number>; weights?: Values };
+  /** A further gradient of the scored logits [T, E']. */
   dLogits?: Values;
+  /** A further gradient of the noise logits [T, E']. */
+  dNoiseLogits?: Values;
   /** Default float64 throughout. Inputs are never rounded: pass the values that the dtype stores. */
   precision?: Precision;
 }
@@ -67,8 +67,10 @@ export interface ReferenceGradients {
   dx: Float64Array;
   /** [T, K], of the routing weights; 0 where dropped */
   dWeights: Float64Array;
-  /** [T, E'], where the layer did the routing */
+  /** [T, E'], of x · weightᵀ, where the layer did the routing */
   dLogits?: Float64Array;
+  /** [T, E'], of x · noiseWeightᵀ, with noisy top-k that is on */
+  dNoiseLogits?: Float64Array;
   /** One for each parameter that has one, under its name: the selection bias has none. */
   gradients: { [name: string]: Float64Array };
 }
@@ -80,8 +82,12 @@ export interface ReferenceResult extends Partial<ReferenceGradients> {
   indices: Int32Array;
   /** [T, K] */
   weights: Float64Array;
-  /** [T, E']; empty where the routing weights were given */
+  /** [T, K], what became of each slot */
+  dropped?: Int32Array;
+  /** [T, E'], as they were scored; empty where the routing weights were given */
   logits: Float64Array;
+  /** [T, E'], with noisy top-k that is on */
+  noiseLogits?: Float64Array;
 }
 
 type Wide = { [name: string]: Float64Array };
@@ -93,10 +99,7 @@ interface Forward {
   parameters: Wide;
   /** Gate rows first, then up rows; or up rows alone. */
   up: Halves;
-  router: ReferenceRouter;
-  logits: Float64Array | undefined;
-  indices: Int32Array;
-  weights: Float64Array;
+  routed: RoutedLayer;
   dispatch: ReferenceDispatch;
   /** x by row, weighted if the weight applies to the input */
   rows: Float64Array;
@@ -136,8 +139,8 @@ export function referenceMoe(
   const wide: Wide = {};
   for (const [name, values] of Object.entries(parameters)) wide[name] = Float64Array.from(values);
   const forward = moeForward(config, wide, Float64Array.from(x), options);
-  const { y, weights, indices, logits } = forward;
-  const result = { y, indices, weights, logits: logits ?? new Float64Array() };
+  const { indices, weights, dropped, logits = new Float64Array(), noiseLogits } = forward.routed;
+  const result = { y: forward.y, indices, weights, dropped, logits, noiseLogits };
   if (!dy) return result;
   return { ...result, ...moeBackward(config, forward, Float64Array.from(dy), options) };
 }
@@ -158,8 +161,8 @@ function moeForward(
   const { hidden, intermediate, experts, topK, activation } = config;
   const { precision = FLOAT64 } = options;
   const routed = routeLayer(config, parameters, x, options);
-  const { weights } = routed;
-  const dispatch = referenceDispatch(routed.indices, topK, experts, routed.dropped);
+  const { indices, weights, dropped } = routed;
+  const dispatch = referenceDispatch(indices, topK, experts, dropped);
   const { inputWeights, outputWeights } = weightSides(config, weights);
   const rows = referencePermute(x, dispatch, hidden, inputWeights, precision);
   const up = joinHalves(config, parameters);
@@ -177,27 +180,7 @@ function moeForward(
     referenceIdentity(x, dispatch, hidden, weights, precision),
     ...(shared ? [shared.y] : []),
   );
-  return { x, y, parameters, up, ...routed, dispatch, rows, preActivation, activated, outputs, shared };
-}
-
-function routeLayer(config: ReferenceConfig, parameters: Wide, x: Float64Array, options: ReferenceOptions) {
-  const { topK, hidden, experts, identityExperts = 0 } = config;
-  const { routing, precision } = options;
-  const router: ReferenceRouter = {
-    ...config.router,
-    ...{ topK, identityExperts },
-    selectionBias: parameters['router.selection_bias'],
-    expertScale: parameters['router.expert_scale'],
-  };
-  if (routing?.weights) {
-    const indices = Int32Array.from(routing.indices);
-    const weights = Float64Array.from(routing.weights);
-    return { router, logits: undefined, indices, weights, dropped: undefined };
-  }
-  const weight = parameters['router.weight']!;
-  const logits = referenceLogits(x, weight, parameters['router.bias'], hidden, precision);
-  const routed = referenceRoute(router, logits, experts + identityExperts, routing?.indices, precision);
-  return { router, logits, ...routed };
+  return { x, y, parameters, up, routed, dispatch, rows, preActivation, activated, outputs, shared };
 }
 
 function layerGroups({ hidden, intermediate, activation }: ReferenceConfig, { offsets }: ReferenceDispatch) {
@@ -216,18 +199,19 @@ function moeBackward(
 ): ReferenceGradients {
   const { hidden } = config;
   const { precision = FLOAT64 } = options;
-  const { x, dispatch, weights, outputs, shared } = forward;
+  const { x, routed, dispatch, outputs, shared } = forward;
+  const { weights } = routed;
   const { inputWeights } = weightSides(config, weights);
   const experts = expertsBackward(config, forward, dy, precision);
   const dWeights = sum(
-    { ...precision, round: value => value },
+    unrounded(precision),
     inputWeights
       ? referenceWeightGradient(experts.dRows, dispatch, hidden, x, precision)
       : referenceWeightGradient(outputs, dispatch, hidden, dy, precision),
     referenceIdentityWeightGradient(x, dispatch, hidden, dy, precision),
   );
   const sharedGradients = shared?.backward(dy);
-  const router = forward.logits ? routerBackward(config, forward, dWeights, options) : undefined;
+  const router = routed.backward?.(dWeights, options);
   const dx = sum(
     precision,
     referenceUnpermute(experts.dRows, dispatch, hidden, inputWeights, precision),
@@ -236,19 +220,19 @@ function moeBackward(
     ...(router ? [router.dx] : []),
   );
   const gradients = { ...router?.gradients, ...experts.gradients, ...sharedGradients?.gradients };
-  return { dx, dWeights, dLogits: router?.dLogits, gradients };
+  return { dx, dWeights, dLogits: router?.dLogits, dNoiseLogits: router?.dNoiseLogits, gradients };
 }
 
 /** The gradients of the experts' parameters, and of their input rows. */
 function expertsBackward(
   config: ReferenceConfig,
-  { parameters, dispatch, weights, rows, activated, preActivation, up }: Forward,
+  { parameters, routed, dispatch, rows, activated, preActivation, up }: Forward,
   dy: Float64Array,
   precision: Precision,
 ): { dRows: Float64Array; gradients: Wide } {
   const { hidden, intermediate, activation } = config;
   const [upGroups, downGroups] = layerGroups(config, dispatch);
-  const { outputWeights } = weightSides(config, weights);
+  const { outputWeights } = weightSides(config, routed.weights);
   const dOutputs = referencePermute(dy, dispatch, hidden, outputWeights, precision);
   const down = referenceWgrad(dOutputs, activated, downGroups, precision);
   const dActivated = referenceDgrad(dOutputs, parameters['experts.down']!, downGroups, precision);
@@ -264,30 +248,6 @@ function expertsBackward(
   const gradients: Wide = { ...splitHalves(config, parameters, dUp), 'experts.down': down.dWeight };
   if (parameters['experts.down_bias']) gradients['experts.down_bias'] = down.dBias;
   return { dRows: referenceDgrad(dPre, up.weight, upGroups, precision), gradients };
-}
-
-function routerBackward(
-  config: ReferenceConfig,
-  { x, parameters, router, logits, indices }: Forward,
-  dWeights: Float64Array,
-  { dLogits: extra, precision = FLOAT64 }: ReferenceOptions,
-) {
-  const { tokens, hidden, experts, identityExperts = 0 } = config;
-  const width = experts + identityExperts;
-  const routed = [router, logits!, width, indices, dWeights, precision] as const;
-  const own = referenceRouteBackward(...routed);
-  const dLogits = extra ? own.map((value, i) => value + extra[i]!) : own;
-  // The router is a matmul of one group: every token.
-  const group = { offsets: [0, tokens], width, inner: hidden };
-  const dx = referenceDgrad(dLogits, parameters['router.weight']!, group, {
-    ...precision,
-    round: value => value,
-  });
-  const { dWeight, dBias } = referenceWgrad(dLogits, x, group, precision);
-  const gradients: Wide = { 'router.weight': dWeight };
-  if (parameters['router.bias']) gradients['router.bias'] = dBias;
-  if (router.expertScale) gradients['router.expert_scale'] = referenceExpertScaleBackward(...routed);
-  return { dLogits, dx, gradients };
 }
 
 /** Gate and up as one weight [E, 2I, H] and bias [E, 2I], however they are given; or up alone. */

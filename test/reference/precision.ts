@@ -18,6 +18,11 @@ export function plain(round: (value: number) => number): Precision {
   return { round, float32Sums: true };
 }
 
+/** The same sums of what is not stored: a term of a further sum. */
+export function unrounded(precision: Precision): Precision {
+  return { ...precision, round: value => value };
+}
+
 const bits = new Float32Array(1);
 const word = new Uint32Array(bits.buffer);
 

@@ -1,15 +1,6 @@
 // The score functions for one token, forward and back to its logits.
 
 import type { RouterOptions } from '../../src/router.ts';
-import type { Values } from './precision.ts';
-
-/** The router's options and its vectors. */
-export interface ReferenceRouter extends RouterOptions {
-  /** [E'] */
-  selectionBias?: Values;
-  /** [E]; identity experts have 1. */
-  expertScale?: Values;
-}
 
 /** One token's K scores, and their gradient carried to its logits. */
 export interface Scores {
@@ -23,11 +14,12 @@ interface Curve {
   slope(z: number): number;
 }
 
-const logistic = (z: number) => 1 / (1 + Math.exp(-z));
+export const logistic = (z: number) => 1 / (1 + Math.exp(-z));
 /** ln(1 + eᶻ), without overflow. */
-const softplus = (z: number) => Math.max(z, 0) + Math.log1p(Math.exp(-Math.abs(z)));
+export const softplus = (z: number) => Math.max(z, 0) + Math.log1p(Math.exp(-Math.abs(z)));
 
 const CURVES: Readonly<Partial<Record<NonNullable<RouterOptions['score']>, Curve>>> = {
+  identity: { value: z => z, slope: () => 1 },
   sigmoid: { value: logistic, slope: z => logistic(z) * logistic(-z) },
   sqrtsoftplus: {
     value: z => Math.sqrt(softplus(z)),
@@ -35,7 +27,7 @@ const CURVES: Readonly<Partial<Record<NonNullable<RouterOptions['score']>, Curve
   },
 };
 
-function softmax(z: Float64Array): Float64Array {
+export function softmax(z: Float64Array): Float64Array {
   const max = z.reduce((a, b) => Math.max(a, b), -Infinity);
   const exponentials = z.map(value => Math.exp(value - max));
   const sum = exponentials.reduce((a, b) => a + b, 0);
@@ -47,6 +39,24 @@ export function scoreOf({ score = 'softmax', softmaxOver }: RouterOptions, z: Fl
   const curve = CURVES[score];
   if (curve) return z.map(curve.value);
   return score === 'softmax' && softmaxOver !== 'selected' ? softmax(z) : z;
+}
+
+/**
+ * All experts' shares p in one token's scores, which losses are made of: s / Σ s where scores are never negative, else the
+ * softmax. The gradient of Σ g·p is slope[e] · (g[e] − Σ g·p).
+ */
+export function scoreShares(
+  router: RouterOptions,
+  z: Float64Array,
+): { values: Float64Array; slopes: Float64Array } {
+  const curve = router.score === 'identity' ? undefined : CURVES[router.score ?? 'softmax'];
+  if (!curve) {
+    const values = softmax(z);
+    return { values, slopes: values };
+  }
+  const scores = z.map(curve.value);
+  const sum = scores.reduce((a, b) => a + b, 0);
+  return { values: scores.map(score => score / sum), slopes: z.map(value => curve.slope(value) / sum) };
 }
 
 /** The scores of the chosen experts, which their weights are made of. */

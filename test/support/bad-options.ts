@@ -100,11 +100,6 @@ export const ROUTER_OPTIONS: BadOption[] = [
   ['capacity as a number', { capacity: 4 }, 'capacity: expected an object, got 4'],
   ['capacity 0', { capacity: 0 }, 'capacity: expected an object, got 0'],
   [
-    'no tokens per expert',
-    capacity({ tokensPerExpert: undefined }),
-    `capacity.tokensPerExpert: expected ${ANY}, got undefined`,
-  ],
-  [
     'a capacity of nothing',
     capacity({ tokensPerExpert: 0 }),
     `capacity.tokensPerExpert: expected ${ANY}, got 0`,
@@ -118,16 +113,6 @@ export const ROUTER_OPTIONS: BadOption[] = [
     'an infinite capacity',
     capacity({ tokensPerExpert: Infinity }),
     `capacity.tokensPerExpert: expected ${ANY}, got Infinity`,
-  ],
-  [
-    'an unknown drop policy',
-    capacity({ dropPolicy: 'probability' }),
-    'capacity.dropPolicy: expected one of position, got "probability"',
-  ],
-  [
-    'a capacity factor',
-    capacity({ factor: 1.25 }),
-    'capacity: expected only the keys tokensPerExpert, dropPolicy, got "factor"',
   ],
   [
     'normalizeMin without normalize',

@@ -4,10 +4,12 @@ import {
   type Activation,
   type DeviceName,
   type ExpertName,
+  type GivenRouting,
   type MoeForwardArgs,
   type MoeGradients,
   moeBackward,
   moeForward,
+  type Routing,
   type SaveMode,
   type Tensor,
 } from '../../src/index.ts';
@@ -15,6 +17,7 @@ import { columnsPerOutput } from '../reference/activation.ts';
 import type { ReferenceConfig } from '../reference/moe.ts';
 import { type Float, representable } from './dtypes.ts';
 import { type Random, seeded } from './random.ts';
+import { type CallInputs, callInputs, optionsOf } from './router-call.ts';
 import type { RouterVariant } from './routers.ts';
 import { free, upload } from './tensors.ts';
 
@@ -43,8 +46,11 @@ export interface LayerInputs {
   parameters: { [name: string]: { shape: number[]; dtype: Float; values: Float32Array } };
   x: Float32Array;
   dy: Float32Array;
-  /** With a router: a further gradient of the logits. */
+  /** What the call says of the router's tokens. */
+  call: CallInputs;
+  /** With a router: further gradients of the logits, and of noisy top-k's noise logits. */
   dLogits?: Float32Array;
+  dNoiseLogits?: Float32Array;
   /** Without one. */
   routing?: { indices: Int32Array; weights: Float32Array };
 }
@@ -57,18 +63,25 @@ export const logitsPerToken = ({
 
 /** Unit-scale inputs that `dtype` can hold: with fan-in scaled weights, pre-activations are of unit scale too. */
 export function layerInputs(layer: LayerCase, dtype: Float, seed = 1): LayerInputs {
-  const { tokens, hidden, topK, activation = 'swiglu', router = {} } = layer;
+  const { tokens, hidden, activation = 'swiglu', router = {} } = layer;
   const random = seeded(seed);
   const parameters = layerParameters(layer, dtype, random);
-  const config = { ...layer, activation, router };
+  const topK = router.expertChoice ? layer.experts : layer.topK;
+  const config = { ...layer, topK, activation, router };
   const x = representable(dtype, random.normals(tokens * hidden));
   const dy = representable(dtype, random.normals(tokens * hidden));
   if (!layer.given) {
-    return { dtype, config, parameters, x, dy, dLogits: random.normals(tokens * logitsPerToken(layer)) };
+    const width = logitsPerToken(layer);
+    const call = callInputs(router, { tokens, topK, width });
+    const dLogits = random.normals(tokens * width);
+    const isNoisy = router.noise?.kind === 'noisyTopK';
+    const dNoiseLogits = isNoisy ? random.normals(tokens * width) : undefined;
+    return { dtype, config, parameters, x, dy, call, dLogits, dNoiseLogits };
   }
   const slots = Array.from({ length: tokens * topK }, (_, slot) => slot);
   const indices = Int32Array.from(slots, slot => layer.given!(Math.floor(slot / topK), slot % topK));
-  return { dtype, config, parameters, x, dy, routing: { indices, weights: random.normals(tokens * topK) } };
+  const routing = { indices, weights: random.normals(tokens * topK) };
+  return { dtype, config, parameters, x, dy, call: {}, routing };
 }
 
 function layerParameters(layer: LayerCase, dtype: Float, random: Random): LayerInputs['parameters'] {
@@ -108,6 +121,7 @@ export function parameterSpecs(
   if (!layer.given) {
     specs['router.weight'] = matrix(logitsPerToken(layer), hidden);
     if (routerBias) specs['router.bias'] = { shape: [logitsPerToken(layer)], deviation: 0.5 };
+    Object.assign(specs, furtherRouterSpecs(layer));
   }
   for (const up of ups) specs[`experts.${up}`] = matrix(experts, width, hidden);
   specs['experts.down'] = matrix(experts, hidden, intermediate);
@@ -125,6 +139,22 @@ export function parameterSpecs(
   return specs;
 }
 
+/** The router's matrices beside its weight. */
+function furtherRouterSpecs(layer: LayerCase): { [name: string]: ParameterSpec } {
+  const { hidden, router: { noise, loraRank } = {} } = layer;
+  const width = logitsPerToken(layer);
+  const matrix = (rows: number, columns: number) => ({ shape: [rows, columns], deviation: columns ** -0.5 });
+  return {
+    ...(noise?.kind === 'noisyTopK' && { 'router.noise_weight': matrix(width, hidden) }),
+    ...(loraRank && { 'router.lora_a': matrix(loraRank, hidden), 'router.lora_b': matrix(width, loraRank) }),
+  };
+}
+
+/** Whether a parameter of the router has no gradient: what only chooses, and what a low-rank pair leaves as it is. */
+export const isFrozenRouter = (name: string, parameters: { readonly [name: string]: unknown }): boolean =>
+  name === 'router.selection_bias' ||
+  ((name === 'router.weight' || name === 'router.bias') && 'router.lora_a' in parameters);
+
 const camelCase = (name: string) => name.replace(/[_.]([a-z])/g, (_, letter: string) => letter.toUpperCase());
 
 /** A published name in the API's words: `experts.gate_up_bias` → `gateUpBias`, `router.weight` → `routerWeight`. */
@@ -135,9 +165,13 @@ export interface LayerRun {
   /** [T, K] */
   indices: Tensor;
   weights: Tensor;
+  dropped?: Tensor;
+  /** [T, E'], as they were scored */
+  logits?: Tensor;
   dx: Tensor;
   dWeights: Tensor;
   dLogits?: Tensor;
+  dNoiseLogits?: Tensor;
   /** By published name. */
   gradients: { [name: string]: Tensor };
 }
@@ -157,15 +191,15 @@ function partOf(all: { [name: string]: Tensor }, part: string): { [name: string]
 
 /** The arguments of `moeForward` that hold a problem's inputs. */
 export function uploadLayer(
-  { config, parameters, x, routing, dtype }: LayerInputs,
+  { config, parameters, x, routing, call, dtype }: LayerInputs,
   device?: DeviceName,
 ): MoeForwardArgs {
-  const { tokens, hidden, topK, identityExperts } = config;
+  const { tokens, hidden, topK, identityExperts, loraScale } = config;
   const all: { [name: string]: Tensor } = {};
   for (const [name, { values, shape, dtype: stored }] of Object.entries(parameters)) {
     all[name] = upload(values, shape, stored, device);
   }
-  const { selectionBias: _, expertScale: __, ...options } = config.router;
+  const options = optionsOf(config.router);
   const { activation, activationLimit, activationAlpha, activationUpShift, applyWeightTo } = config;
   const layer = {
     ...{ activation, activationLimit, activationAlpha, activationUpShift, applyWeightTo },
@@ -174,8 +208,11 @@ export function uploadLayer(
     shared: config.shared && (partOf(all, 'shared') as unknown as MoeForwardArgs['shared']),
   };
   if (!routing) {
-    const { weight, ...vectors } = partOf(all, 'router');
-    return { ...layer, router: { ...options, topK, identityExperts, weight: weight!, ...vectors } };
+    const { weight, ...others } = partOf(all, 'router');
+    const choice = options.expertChoice ? {} : { topK, identityExperts };
+    const said = uploadCall(call, tokens, topK, device);
+    const router = { ...options, ...choice, ...said, weight: weight!, ...others };
+    return { ...layer, router: others.loraA ? { ...router, loraScale } : router };
   }
   const indices = upload(routing.indices, [tokens, topK], 'int32', device);
   return {
@@ -184,39 +221,61 @@ export function uploadLayer(
   };
 }
 
+/** What a call says, as the ops take it. */
+export function uploadCall(
+  { mask, indices, ...said }: CallInputs,
+  tokens: number,
+  topK: number,
+  device?: DeviceName,
+) {
+  return {
+    ...said,
+    mask: mask && upload(mask, [tokens], 'int32', device),
+    indices: indices && upload(indices, [tokens, topK], 'int32', device),
+  };
+}
+
 /** Forward and backward of a problem through the fused ops. */
 export function runLayer(inputs: LayerInputs, options: RunOptions = {}): LayerRun {
   const { config, dtype } = inputs;
   const { tokens, hidden } = config;
   const { device, save = 'activations', accumulateInto = {} } = options;
+  const ofLogits = (values: Float32Array | undefined) =>
+    values && upload(values, [tokens, logitsPerToken(config)], 'float32', device);
   const forward = moeForward({ ...uploadLayer(inputs, device), save });
   const backward = moeBackward({
     dy: upload(inputs.dy, [tokens, hidden], dtype, device),
     saved: forward.saved!,
-    dLogits: inputs.dLogits && upload(inputs.dLogits, [tokens, logitsPerToken(config)], 'float32', device),
+    dLogits: ofLogits(inputs.dLogits),
+    dNoiseLogits: ofLogits(inputs.dNoiseLogits),
     accumulateInto: Object.fromEntries(
       Object.entries(accumulateInto).map(([name, into]) => [apiName(name), into]),
     ),
   });
   const { y, routing, saved } = forward;
-  const { indices, weights, ...rest } = routing;
+  const { indices, weights, dropped, logits, counts, noiseLogits } = routing as Partial<Routing> &
+    GivenRouting;
   const { block, shared } = saved!;
-  free([block.preActivation, block.dispatch, shared?.saved, rest]);
-  const { dx, dWeights, dLogits } = backward;
-  return { y, indices, weights, dx, dWeights, dLogits, gradients: byPublishedName(inputs, backward) };
+  free([block.preActivation, block.dispatch, shared?.saved, counts, noiseLogits]);
+  const { dx, dWeights, dLogits, dNoiseLogits } = backward;
+  const gradients = byPublishedName(inputs, backward);
+  return { y, indices, weights, dropped, logits, dx, dWeights, dLogits, dNoiseLogits, gradients };
 }
 
 function byPublishedName({ parameters }: LayerInputs, backward: MoeGradients): LayerRun['gradients'] {
-  const { dRouterWeight, dRouterBias, dRouterExpertScale, experts, shared } = backward;
+  const { experts, shared } = backward;
   const found: { [name: string]: Tensor | undefined } = {
-    'router.weight': dRouterWeight,
-    'router.bias': dRouterBias,
-    'router.expert_scale': dRouterExpertScale,
+    'router.weight': backward.dRouterWeight,
+    'router.bias': backward.dRouterBias,
+    'router.expert_scale': backward.dRouterExpertScale,
+    'router.noise_weight': backward.dRouterNoiseWeight,
+    'router.lora_a': backward.dRouterLoraA,
+    'router.lora_b': backward.dRouterLoraB,
     ...Object.fromEntries(Object.entries(shared ?? {}).map(([name, value]) => [`shared.${name}`, value])),
   };
   const gradients: LayerRun['gradients'] = {};
   for (const name of Object.keys(parameters)) {
-    if (name === 'router.selection_bias') continue;
+    if (isFrozenRouter(name, parameters)) continue;
     gradients[name] = found[name] ?? experts[apiName(name) as ExpertName]!;
   }
   return gradients;

@@ -1,5 +1,5 @@
-// The layer, if it has no identity experts, as a framework would wire it from the stateless ops. Only the sums of the routed
-// experts' and the shared one's share are left to the framework.
+// The layer as a framework would wire it from the stateless ops. Only the sums of the routed experts' and the shared one's
+// share are left to the framework.
 
 import {
   type ActivationOptions,
@@ -17,7 +17,7 @@ import {
 import { type LayerInputs, type LayerRun, uploadLayer } from './layer.ts';
 import { download, free, type Replaced, upload } from './tensors.ts';
 
-type Outcome = Replaced<Omit<LayerRun, 'dLogits'>, Float64Array>;
+type Outcome = Replaced<LayerRun, Float64Array>;
 
 interface Block {
   x: Tensor;
@@ -39,29 +39,35 @@ function runBlock(block: Block) {
   const { offsets } = dispatch;
   const toRows = (of: Tensor, weighted: boolean) =>
     unpermuteBackward({ dy: of, dispatch, weights: weighted ? weights : undefined }).dRows;
-  const toTokens = (rows: Tensor, weighted: boolean) =>
-    unpermute({ rows, dispatch, weights: weighted ? weights : undefined });
+  /** With what slots without a row add of `own`: their weights' share, whether the rows are weighted or not. */
+  const toTokens = (rows: Tensor, own: Tensor, weighted: boolean) => {
+    if (weighted) return unpermute({ rows, dispatch, weights, x: own });
+    const { dx: accumulateInto, dRows: unused } = unpermuteBackward({ dy: own, dispatch, weights, x: own });
+    unused.dispose();
+    return unpermute({ rows, dispatch, accumulateInto });
+  };
 
   const rows = toRows(x, onInput);
   const upArgs = { rows, weight: up, offsets, bias: upBias, ...activation, savePreActivation: true };
   const { out: activated, preActivation } = groupedMatmul(upArgs);
   const { out: outputs } = groupedMatmul({ rows: activated, weight: down, offsets, bias: downBias });
-  const y = toTokens(outputs, !onInput);
+  const y = toTokens(outputs, x, !onInput);
 
   const dOut = toRows(dy, !onInput);
   const dDown = groupedMatmulWgrad({ dOut, rows: activated, offsets, bias: downBias !== undefined });
   const dPre = groupedMatmulDgrad({ dOut, weight: down, offsets, ...activation, preActivation });
   const dUp = groupedMatmulWgrad({ dOut: dPre, rows, offsets, bias: upBias !== undefined });
   const dRows = groupedMatmulDgrad({ dOut: dPre, weight: up, offsets });
-  const dx = toTokens(dRows, onInput);
-  const factors = onInput ? { dy: x, rows: dRows } : { dy, rows: outputs };
-  const { dWeights, dRows: unused } = unpermuteBackward({ ...factors, dispatch, weights });
+  const dx = toTokens(dRows, dy, onInput);
+  const factors = onInput ? { dy: x, rows: dRows, x: dy } : { dy, rows: outputs, x };
+  const { dWeights, ...unused } = unpermuteBackward({ ...factors, dispatch, weights });
   free([rows, activated, preActivation, outputs, dOut, dPre, dRows, unused, dispatch]);
   return { y, dx, dWeights: dWeights!, dUp, dDown };
 }
 
-export function runSeparateOps(inputs: LayerInputs): Outcome {
-  const routed = runRouted(inputs);
+/** With `padded`, every expert has as many rows as it can have, used or not. */
+export function runSeparateOps(inputs: LayerInputs, { padded = false } = {}): Outcome {
+  const routed = runRouted(inputs, padded);
   const shared = inputs.config.shared && runShared(inputs);
   if (!shared) return routed;
   const add = (a: Float64Array, b: Float64Array) => a.map((value, i) => value + b[i]!);
@@ -80,28 +86,39 @@ function blockInputs(inputs: LayerInputs) {
   };
 }
 
-function runRouted(inputs: LayerInputs): Outcome {
+function runRouted(inputs: LayerInputs, padded: boolean): Outcome {
   const { config, parameters } = inputs;
   const { x, router, experts } = uploadLayer(inputs);
-  const { weight, bias, expertScale } = router!;
+  const { weight, bias, expertScale, noiseWeight, loraA, loraB, loraScale } = router!;
   const routing = route({ x, ...router! });
-  const { indices, weights, dropped, logits, counts } = routing;
+  const { indices, weights, dropped, logits } = routing;
+  const { experts: count, identityExperts } = config;
+  const { rows } = routing.run;
+  const room = padded ? { rowsPerExpert: Math.max(1, rows) } : { rows };
   const { dWeights, dx, dUp, dDown, y } = runBlock({
     ...{ ...blockInputs(inputs), x, weights, onInput: config.applyWeightTo === 'input' },
-    dispatch: dispatch({ indices, dropped, experts: config.experts }),
+    dispatch: dispatch({ indices, dropped, experts: count, identityExperts, ...room }),
     ...{ up: experts.gateUp ?? experts.up!, upBias: experts.gateUpBias ?? experts.upBias },
     ...{ down: experts.down, downBias: experts.downBias },
   });
-  const ofRouter = routeBackward({ routing, dWeights, x, weight, bias, expertScale, accumulateInto: { dx } });
-  free([logits, counts, dropped, ofRouter.dLogits]);
+  const ofLogits = (values: Float32Array | undefined) => values && upload(values, logits.shape, 'float32');
+  const ofRouter = routeBackward({
+    ...{ routing, dWeights, x, weight, bias, expertScale, noiseWeight, loraA, loraB, loraScale },
+    ...{ dLogits: ofLogits(inputs.dLogits), dNoiseLogits: ofLogits(inputs.dNoiseLogits) },
+    accumulateInto: { dx },
+  });
+  const { dLogits, dNoiseLogits } = ofRouter;
+  free([routing.counts, routing.noiseLogits]);
   const upName = parameters['experts.up'] ? 'experts.up' : 'experts.gate_up';
   const gradients = Object.entries({
     ...{ 'router.weight': ofRouter.dWeight, 'router.bias': ofRouter.dBias },
-    'router.expert_scale': ofRouter.dExpertScale,
+    ...{ 'router.expert_scale': ofRouter.dExpertScale, 'router.noise_weight': ofRouter.dNoiseWeight },
+    ...{ 'router.lora_a': ofRouter.dLoraA, 'router.lora_b': ofRouter.dLoraB },
     ...{ [upName]: dUp.dWeight, [`${upName}_bias`]: dUp.dBias },
     ...{ 'experts.down': dDown.dWeight, 'experts.down_bias': dDown.dBias },
   }).filter((entry): entry is [string, Tensor] => entry[1] !== undefined);
-  return download({ y, dx, indices, weights, dWeights, gradients: Object.fromEntries(gradients) });
+  const found = { y, dx, indices, weights, dropped, logits, dWeights, dLogits, dNoiseLogits };
+  return download({ ...found, gradients: Object.fromEntries(gradients) });
 }
 
 /** One expert whose rows are the tokens, in their order; its gate, if it has one, is a router of one expert. */

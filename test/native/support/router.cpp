@@ -24,6 +24,22 @@ Values pick(const Values& values, const std::vector<int32_t>& indices) {
   return picked;
 }
 
+bool is_of_one_logit(Score score) {
+  return score == Score::sigmoid || score == Score::sqrtsoftplus || score == Score::identity;
+}
+
+// With top-p, the first whose shares reach p; all of them otherwise.
+size_t taken_slots(const RouterConfig& config, const Values& logits, const std::vector<int32_t>& chosen) {
+  if (config.top_p == 0) return chosen.size();
+  const Values shares = pick(softmax(logits), chosen);
+  double sum = 0;
+  for (size_t k = 0; k < shares.size(); ++k) {
+    sum += shares[k];
+    if (sum >= config.top_p) return k + 1;
+  }
+  return shares.size();
+}
+
 // Members of all but the best groups take the mask value.
 void mask_groups(const RouterConfig& config, Values& values) {
   const size_t size = values.size() / static_cast<size_t>(config.group_count);
@@ -62,7 +78,7 @@ Values chosen_scores(const RouterConfig& config, const Values& logits, const std
   Values scores;
   for (size_t k = 0; k < chosen.size(); ++k) {
     const double z = logits[static_cast<size_t>(chosen[k])];
-    if (config.score == Score::sigmoid || config.score == Score::sqrtsoftplus) {
+    if (is_of_one_logit(config.score)) {
       scores.push_back(score_at(config.score, z));
       continue;
     }
@@ -85,16 +101,22 @@ Values softmax(const Values& logits) {
 }
 
 double score_at(Score score, double z) {
+  if (score == Score::identity) return z;
   return score == Score::sigmoid ? 1 / (1 + std::exp(-z)) : std::sqrt(std::log1p(std::exp(z)));
 }
 
 std::vector<int32_t> choose_experts(const TokenRouter& router, const Values& logits) {
   const RouterConfig& config = router.config;
   Values values = logits;
+  if (config.choice == Choice::all) {
+    std::vector<int32_t> all(values.size());
+    std::iota(all.begin(), all.end(), 0);
+    return all;
+  }
   // Alone, every score ranks as its logit does.
   if (!router.selection_bias.empty() || config.group_count > 0) {
     if (config.score == Score::softmax && config.softmax_over == SoftmaxOver::all) values = softmax(logits);
-    if (config.score == Score::sigmoid || config.score == Score::sqrtsoftplus)
+    if (is_of_one_logit(config.score))
       for (double& z : values) z = score_at(config.score, z);
     for (size_t e = 0; e < router.selection_bias.size(); ++e) values[e] += router.selection_bias[e];
     if (config.group_count > 0) mask_groups(config, values);
@@ -105,6 +127,8 @@ std::vector<int32_t> choose_experts(const TokenRouter& router, const Values& log
 Values routing_weights(const TokenRouter& router, const Values& logits, const std::vector<int32_t>& chosen) {
   const RouterConfig& config = router.config;
   Values weights = chosen_scores(config, logits, chosen);
+  const size_t taken = taken_slots(config, logits, chosen);
+  for (size_t k = taken; k < weights.size(); ++k) weights[k] = 0;
   const double sum = std::accumulate(weights.begin(), weights.end(), double{config.normalize_eps});
   const double divisor = config.normalize ? std::max(sum, double{config.normalize_min}) : 1;
   for (size_t k = 0; k < weights.size(); ++k) {
