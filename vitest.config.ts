@@ -5,7 +5,10 @@ import { defineConfig } from 'vitest/config';
 import type { Native } from './src/native.ts';
 
 /** What depends on the instruction set. */
-const KERNEL_SUITES = ['grouped-matmul', 'activation', 'route', 'permute', 'layer', 'golden', 'determinism'];
+const KERNEL_SUITES = [
+  ...['grouped-matmul', 'activation', 'route', 'permute', 'layer', 'layouts', 'lora', 'shared', 'golden'],
+  'determinism',
+];
 
 const shared = {
   pool: 'forks' as const,

@@ -109,7 +109,7 @@ const FORWARD: BadCall[] = [
     'a shared bias',
     badShared(() => ({ upBias: floats([5]) })),
     'ERR_INVALID_ARGUMENT',
-    'shared: expected only the keys gate, up, down, router, got "upBias"',
+    'shared: expected only the keys gate, up, down, router, weights, got "upBias"',
   ],
   [
     'a shared expert elsewhere',
@@ -282,12 +282,7 @@ const LAYER: BadCall[] = [
   refused(
     'a shared gate of another kind',
     { shared: { intermediate: 4, gate: 'softmax' } },
-    'shared.gate: expected one of sigmoid, got "softmax"',
-  ),
-  refused(
-    'several shared experts',
-    { shared: { intermediate: 4, count: 2 } },
-    'shared: expected only the keys intermediate, gate, got "count"',
+    'shared.gate: expected one of sigmoid, weights, got "softmax"',
   ),
 ];
 

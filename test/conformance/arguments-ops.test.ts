@@ -252,5 +252,63 @@ const MATMUL: BadCall[] = [
   ],
 ];
 
+const LAYOUTS: BadCall[] = [
+  [
+    'an unknown layout',
+    badMatmul(() => ({ activation: 'swiglu', gateUpLayout: 'halves' })),
+    'ERR_INVALID_ARGUMENT',
+    'gateUpLayout: expected one of concatenated, interleaved, got "halves"',
+  ],
+  [
+    'interleaved without an activation',
+    badMatmul(() => ({ gateUpLayout: 'interleaved' })),
+    'ERR_INVALID_ARGUMENT',
+    'gateUpLayout: expected concatenated unless gate and up are one tensor, got interleaved',
+  ],
+  [
+    'a weight that is not transposed',
+    badMatmul(() => ({ transposed: true })),
+    'ERR_SHAPE',
+    'weight: expected shape [*, 4, *], got [5, 8, 4]',
+  ],
+  [
+    'a bias as wide as a transposed weight is deep',
+    badMatmul(() => ({ transposed: true, weight: floats([E, H, N]), bias: floats([E, H]) })),
+    'ERR_SHAPE',
+    'bias: expected shape [5, 8], got [5, 4]',
+  ],
+  [
+    'dgrad of a weight that is not transposed',
+    badDgrad(() => ({ transposed: true })),
+    'ERR_SHAPE',
+    'weight: expected shape [*, *, 8], got [5, 8, 4]',
+  ],
+  [
+    'dgrad, transposed as text',
+    badDgrad(() => ({ transposed: 'yes' })),
+    'ERR_INVALID_ARGUMENT',
+    'transposed: expected a boolean, got "yes"',
+  ],
+  [
+    'dgrad through rows that alternate between nothing',
+    badDgrad(() => ({ activation: 'relu', gateUpLayout: 'interleaved', preActivation: floats([R, H]) })),
+    'ERR_INVALID_ARGUMENT',
+    'gateUpLayout: expected concatenated unless gate and up are one tensor, got interleaved',
+  ],
+  [
+    'wgrad into a buffer that is not transposed',
+    badWgrad(() => ({ transposed: true, accumulateInto: { weight: floats([E, N, H]) } })),
+    'ERR_SHAPE',
+    'accumulateInto.weight: expected shape [5, 4, 8], got [5, 8, 4]',
+  ],
+  [
+    'wgrad of interleaved rows, which have no order of their own there',
+    badWgrad(() => ({ gateUpLayout: 'interleaved' })),
+    'ERR_INVALID_ARGUMENT',
+    /^args: expected only the keys dOut, .*, got "gateUpLayout"$/,
+  ],
+];
+
 describeBadCalls('permute and unpermute', PERMUTE);
 describeBadCalls('grouped matmul', MATMUL);
+describeBadCalls('layouts of grouped matmul', LAYOUTS);

@@ -41,6 +41,23 @@ const LAYERS: LayerCase[] = [
     ...{ name: 'top-p', tokens: 300, hidden: 33, intermediate: 20, experts: 9, topK: 4, bias: true },
     router: { topP: 0.6, normalize: true, expertScale: true },
   },
+  {
+    ...{ name: 'interleaved and transposed', tokens: 300, hidden: 65, intermediate: 70, experts: 5, topK: 2 },
+    ...{ gateUpLayout: 'interleaved', transposed: true, bias: true },
+  },
+  {
+    ...{ name: 'low-rank pairs', tokens: 300, hidden: 65, intermediate: 70, experts: 5, topK: 2, bias: true },
+    ...{ lora: { gate_up: 17, down: 5 }, loraScale: 1.5 },
+  },
+  {
+    ...{ name: 'transposed, gate and up apart, low-rank pairs', tokens: 120, experts: 3, topK: 2 },
+    ...{ hidden: 530, intermediate: 48, separate: true, transposed: true },
+    ...{ lora: { gate: 3, up: 70, down: 33 }, applyWeightTo: 'input' },
+  },
+  {
+    ...{ name: 'several shared experts', tokens: 300, hidden: 48, intermediate: 33, experts: 7, topK: 2 },
+    ...{ shared: { intermediate: 21, count: 3, gate: 'sigmoid' }, sharedWeights: true },
+  },
 ];
 
 /**

@@ -7,8 +7,8 @@ import { type LossOptions, referenceLosses } from '../reference/losses.ts';
 import { type ReferenceOptions, type ReferenceParameters, referenceMoe } from '../reference/moe.ts';
 import { referenceRoute } from '../reference/route.ts';
 import { activationTitle, CLAMPS } from '../support/activations.ts';
-import { isFrozenRouter, type LayerCase, layerInputs } from '../support/layer.ts';
-import { LAYERS, layerTitle } from '../support/layers.ts';
+import { isFrozen, type LayerCase, layerInputs } from '../support/layer.ts';
+import { LAYERS, LAYOUTS, LORAS, layerTitle, SHARED, withPairs } from '../support/layers.ts';
 import { LOSSES, lossesOf } from '../support/loss-cases.ts';
 import { seeded } from '../support/random.ts';
 import { callInputs, optionsOf } from '../support/router-call.ts';
@@ -47,7 +47,7 @@ function checkGradients(layer: LayerCase): void {
   const random = seeded(43);
   for (const [name, values] of Object.entries(point)) {
     const gradient = name === 'x' ? dx : gradients[name];
-    expect(gradient === undefined, `no gradient of ${name}`).toBe(isFrozenRouter(name, parameters));
+    expect(gradient === undefined, `no gradient of ${name}`).toBe(isFrozen(name, point));
     if (!gradient) continue;
     for (let i = 0; i < DIRECTIONS; i++) {
       const direction = random.normals(values.length);
@@ -71,9 +71,16 @@ describe('reference gradients against central differences', () => {
   });
   const routers = [...ROUTERS, ...PROJECTIONS].map(router => ({ router, title: routerTitle(router) }));
   test.each(routers)('router: $title', ({ router }) => checkGradients({ ...SMALL, router }));
-  test.each(LAYERS.map(layer => ({ layer, title: layerTitle(layer) })))('$title', ({ layer }) => {
+  const VARIANTS = [...LAYERS, ...LAYOUTS, ...LORAS, ...SHARED];
+  test.each(VARIANTS.map(layer => ({ layer, title: layerTitle(layer) })))('$title', ({ layer }) => {
     checkGradients({ ...SMALL, ...layer });
   });
+  test.each(LAYOUTS.map(layer => ({ layer, title: layerTitle(layer) })))(
+    'low-rank pairs beside $title, weight on input',
+    ({ layer }) => {
+      for (const paired of withPairs(layer)) checkGradients({ ...SMALL, ...paired, applyWeightTo: 'input' });
+    },
+  );
   test('every expert chosen', () => checkGradients({ ...SMALL, topK: 6, router: { normalize: true } }));
   test('separate gate and up', () => checkGradients({ ...SMALL, separate: true }));
   test('given routing', () => checkGradients({ ...SMALL, given: (t, k) => (t + 3 * k) % 4 }));

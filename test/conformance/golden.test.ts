@@ -5,7 +5,7 @@ import { referenceMoe } from '../reference/moe.ts';
 import { expectClose } from '../support/compare.ts';
 import { GOLDEN_CASES, type GoldenCase, readGolden } from '../support/golden.ts';
 import { type LayerInputs, layerInputs, runLayer } from '../support/layer.ts';
-import { LAYERS } from '../support/layers.ts';
+import { LAYERS, LAYOUTS, SHARED } from '../support/layers.ts';
 import { PROJECTIONS, ROUTERS } from '../support/routers.ts';
 import { runSeparateOps } from '../support/separate-ops.ts';
 import { DEVICES } from '../support/targets.ts';
@@ -116,7 +116,9 @@ describe.each(GOLDEN_CASES)('golden case %s', name => {
   });
 });
 
-const SEPARABLE = LAYERS.filter(({ given, separate }) => !given && !separate);
+const SEPARABLE = [...LAYERS, ...LAYOUTS, ...SHARED].filter(
+  ({ given, separate, lora }) => !given && !separate && !lora,
+);
 const ROUTED = [...ROUTERS, ...PROJECTIONS].map(router => ({ router }));
 test.each([...SEPARABLE, ...ROUTED])('fused and separate ops: %o', layer => {
   const sizes = { tokens: 42, hidden: 19, intermediate: 13, experts: 6, topK: 2, bias: true };

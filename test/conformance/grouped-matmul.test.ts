@@ -3,8 +3,9 @@
 import { describe, expect, test } from 'vitest';
 import { groupedMatmul, groupedMatmulDgrad, groupedMatmulWgrad } from '../../src/index.ts';
 import { type Groups, referenceDgrad, referenceMatmul, referenceWgrad } from '../reference/grouped-matmul.ts';
-import { expectTwicePlain } from '../support/compare.ts';
+import { expectSameValues, expectTwicePlain } from '../support/compare.ts';
 import { plainPrecision, representable } from '../support/dtypes.ts';
+import { tensorInLayout, transpose } from '../support/layouts.ts';
 import { seeded } from '../support/random.ts';
 import { TARGETS, type Target } from '../support/targets.ts';
 import { download, upload } from '../support/tensors.ts';
@@ -74,6 +75,14 @@ function uploadMatmul({ width, inner }: MatmulCase, target: Target, inputs: Retu
   };
 }
 
+/** A weight or its gradient, [E, N, C] as [E, C, N] or back. */
+const turned = <V extends Float32Array | Float64Array>(
+  values: V,
+  experts: number,
+  rows: number,
+  columns: number,
+) => transpose({ shape: [experts, rows, columns], values }).values;
+
 const wide = (values: Float32Array) => Float64Array.from(values);
 
 describe.each(TARGETS)('grouped matmul on $device in $dtype', target => {
@@ -99,7 +108,47 @@ describe.each(TARGETS)('grouped matmul on $device in $dtype', target => {
     const plain = referenceWgrad(...wgrad, precision);
     expectTwicePlain('dWeight', dtype, gradients.dWeight, exact.dWeight, plain.dWeight);
     expectTwicePlain('dBias', dtype, gradients.dBias!, exact.dBias, plain.dBias);
+
+    const { experts } = inputs;
+    const { width, inner } = shape;
+    const stored = turned(inputs.weight, experts, width, inner);
+    const transposed = true;
+    const other = { weight: upload(stored, [experts, inner, width], dtype, device), offsets, transposed };
+    expectSameValues('out, transposed', download(groupedMatmul({ rows, bias, ...other })).out, out);
+    expectSameValues('dRows, transposed', download(groupedMatmulDgrad({ dOut, ...other })), dRows);
+    const wgradOther = download(groupedMatmulWgrad({ dOut, rows, offsets, bias: true, transposed }));
+    const dWeight = turned(wgradOther.dWeight, experts, inner, width);
+    expectSameValues('dWeight, transposed', dWeight, gradients.dWeight);
+    expectSameValues('dBias, transposed', wgradOther.dBias, gradients.dBias!);
   });
+
+  test.each([false, true])(
+    'gate and up interleaved: the bits of gate before up; transposed %s',
+    transposed => {
+      const layout = { gateUpLayout: 'interleaved', transposed } as const;
+      for (const half of EDGES) {
+        const shape: MatmulCase = { counts: [5, 9], width: 2 * half, inner: 7 };
+        const inputs = matmulInputs(shape, target);
+        const { rows, weight, bias, offsets } = uploadMatmul(shape, target, inputs);
+        const args = { rows, offsets, activation: 'geglu', savePreActivation: true } as const;
+        const plain = download(groupedMatmul({ ...args, weight, bias }));
+        const stored = <V extends Float32Array | Float64Array>(name: string, dims: number[], values: V) =>
+          tensorInLayout(name, { shape: dims, values }, layout)[name]!;
+        const other = stored('experts.gate_up', [2, 2 * half, 7], inputs.weight);
+        const otherBias = stored('experts.gate_up_bias', [2, 2 * half], inputs.bias);
+        const found = download(
+          groupedMatmul({
+            ...{ ...args, ...layout, weight: upload(other.values, other.shape, dtype, device) },
+            bias: upload(otherBias.values, otherBias.shape, dtype, device),
+          }),
+        );
+        expectSameValues(`${half}`, found.out, plain.out);
+        // Pre-activation columns lie as a bias does.
+        const columns = stored('experts.gate_up_bias', [14, 2 * half], plain.preActivation!).values;
+        expectSameValues(`${half}`, found.preActivation, columns);
+      }
+    },
+  );
 
   const small: MatmulCase = { counts: [4, 0, 19], width: 22, inner: 35 };
 

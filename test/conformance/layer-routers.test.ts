@@ -7,7 +7,7 @@ import { referenceMoe } from '../reference/moe.ts';
 import { expectTwicePlain } from '../support/compare.ts';
 import { plainPrecision, representable } from '../support/dtypes.ts';
 import { expectLayer, referenceOptions } from '../support/expect-layer.ts';
-import { isFrozenRouter, type LayerCase, layerInputs, runLayer } from '../support/layer.ts';
+import { isFrozen, type LayerCase, layerInputs, runLayer } from '../support/layer.ts';
 import { seeded } from '../support/random.ts';
 import { fits, PROJECTIONS, ROUTERS, type RouterVariant, routerTitle } from '../support/routers.ts';
 import { DEVICES, TARGETS, type Target } from '../support/targets.ts';
@@ -60,7 +60,7 @@ describe.each(TARGETS)("the router's matrices on $device in $dtype", ({ dtype, d
     const before: { [name: string]: Float32Array } = {};
     const accumulateInto: { [name: string]: Tensor } = {};
     for (const [name, { shape, values }] of Object.entries(inputs.parameters)) {
-      if (!name.startsWith('router.') || isFrozenRouter(name, inputs.parameters)) continue;
+      if (!name.startsWith('router.') || isFrozen(name, inputs.parameters)) continue;
       before[name] = representable(stored, random.normals(values.length));
       accumulateInto[name] = upload(before[name], shape, stored, device);
     }

@@ -1,19 +1,15 @@
 // The fused layer, forward and backward, against the reference: odd shapes, every kind of load, every option.
 
 import { describe, expect, test } from 'vitest';
-import { ACTIVATIONS, type Tensor } from '../../src/index.ts';
-import { columnsPerOutput } from '../reference/activation.ts';
-import { referenceMoe } from '../reference/moe.ts';
+import { ACTIVATIONS } from '../../src/index.ts';
 import { activationTitle, CLAMPS } from '../support/activations.ts';
-import { expectSameBytes, expectTwicePlain } from '../support/compare.ts';
-import { plainPrecision, representable } from '../support/dtypes.ts';
-import { expectLayer, referenceOptions } from '../support/expect-layer.ts';
+import { expectAdded, expectLayer, expectRuns, referenceOptions } from '../support/expect-layer.ts';
 import { type LayerCase, type LayerInputs, layerInputs, runLayer } from '../support/layer.ts';
 import { LAYERS, layerTitle } from '../support/layers.ts';
 import { seeded } from '../support/random.ts';
 import { PROJECTIONS, ROUTERS, routerTitle } from '../support/routers.ts';
 import { TARGETS } from '../support/targets.ts';
-import { download, downloadBytes, upload } from '../support/tensors.ts';
+import { download } from '../support/tensors.ts';
 
 const SMALL = { tokens: 17, hidden: 19, intermediate: 13, experts: 5, topK: 2 };
 /** Enough tokens that capacities overflow and no single row makes up most of a gradient. */
@@ -65,6 +61,10 @@ const LOADS: LayerCase[] = [
   })),
 ];
 
+const FORMS = [...ACTIVATIONS.map(activation => ({ activation })), ...CLAMPS].flatMap(form =>
+  [false, true].map(bias => ({ form, bias, title: `${activationTitle(form)}${bias ? ' with biases' : ''}` })),
+);
+
 describe.each(TARGETS)('layer on $device in $dtype', ({ dtype, device }) => {
   const check = (layer: LayerCase) => {
     const inputs = layerInputs(layer, dtype);
@@ -73,43 +73,15 @@ describe.each(TARGETS)('layer on $device in $dtype', ({ dtype, device }) => {
 
   test.each(LOADS)('$name', check);
 
-  const FORMS = [...ACTIVATIONS.map(activation => ({ activation })), ...CLAMPS].flatMap(form =>
-    [false, true].map(bias => ({
-      form,
-      bias,
-      title: `${activationTitle(form)}${bias ? ' with biases' : ''}`,
-    })),
-  );
   test.each(FORMS)('$title', ({ form, bias }) => {
-    const { activation } = form;
-    const inputs = layerInputs({ ...SMALL, ...form, bias }, dtype);
-    const saved = downloadBytes(runLayer(inputs, { device }));
-    expectSameBytes('recompute', downloadBytes(runLayer(inputs, { device, save: 'recompute' })), saved);
-    expectLayer(activation, inputs, download(runLayer(inputs, { device })));
-    if (columnsPerOutput(activation) === 1) return;
-    const separate = downloadBytes(runLayer(splitGateUp(inputs), { device }));
-    const { gradients: parts, ...rest } = separate;
-    const { gradients: whole, ...expected } = saved;
-    expectSameBytes('separate gate and up', rest, expected);
-    expectSameBytes('separate d down', parts['experts.down'], whole['experts.down']);
-    expectSameBytes('separate d gate, d up', joinedBytes(parts, '', SMALL.experts), whole['experts.gate_up']);
-    if (bias) {
-      expectSameBytes(
-        'separate bias',
-        joinedBytes(parts, '_bias', SMALL.experts),
-        whole['experts.gate_up_bias'],
-      );
-    }
+    expectRuns(form.activation, layerInputs({ ...SMALL, ...form, bias }, dtype), device);
   });
 
   const routers = [...ROUTERS, ...PROJECTIONS].map(router => ({ router, title: routerTitle(router) }));
   test.each(routers)('router: $title', ({ router }) => check({ ...OPTIONS, router }));
 
   test.each(LAYERS.map(layer => ({ layer, title: layerTitle(layer) })))('$title', ({ layer }) => {
-    const inputs = layerInputs({ ...OPTIONS, ...layer }, dtype);
-    const saved = downloadBytes(runLayer(inputs, { device }));
-    expectSameBytes('recompute', downloadBytes(runLayer(inputs, { device, save: 'recompute' })), saved);
-    expectLayer('layer', inputs, download(runLayer(inputs, { device })));
+    expectRuns('layer', layerInputs({ ...OPTIONS, ...layer }, dtype), device);
   });
 
   // That one token alone has the output that it has among others is tested in determinism.test.ts, to the bit.
@@ -144,29 +116,7 @@ describe.each(TARGETS)('layer on $device in $dtype', ({ dtype, device }) => {
   test.each([...new Set([dtype, 'float32'] as const)])('gradients added to %s buffers', stored => {
     const layer: LayerCase = { ...SMALL, bias: true, shared: { intermediate: 8, gate: 'sigmoid' } };
     const inputs = layerInputs({ ...layer, router: { expertScale: true, selectionBias: true } }, dtype);
-    const random = seeded(9);
-    const before: { [name: string]: Float32Array } = {};
-    const accumulateInto: { [name: string]: Tensor } = {};
-    for (const [name, { shape, values }] of Object.entries(inputs.parameters)) {
-      if (name === 'router.selection_bias') continue;
-      before[name] = representable(stored, random.normals(values.length));
-      accumulateInto[name] = upload(before[name], shape, stored, device);
-    }
-    const run = runLayer(inputs, { device, accumulateInto });
-    for (const [name, into] of Object.entries(accumulateInto)) expect(run.gradients[name]).toBe(into);
-    const actual = download(run);
-    const { config, x, dy } = inputs;
-    const parameters = Object.fromEntries(
-      Object.entries(inputs.parameters).map(([key, { values }]) => [key, values]),
-    );
-    const options = referenceOptions(inputs, actual);
-    const exact = referenceMoe(config, parameters, x, dy, options);
-    const plain = referenceMoe(config, parameters, x, dy, { ...options, precision: plainPrecision(dtype) });
-    const { round } = plainPrecision(stored);
-    for (const [name, gradient] of Object.entries(actual.gradients)) {
-      const add = (of: typeof exact) => of.gradients[name]!.map((value, i) => value + before[name]![i]!);
-      expectTwicePlain(name, stored, gradient, add(exact), add(plain).map(round));
-    }
+    expectAdded(inputs, stored, device);
   });
 
   test('no dLogits, and a forward pass that keeps nothing', () => {
@@ -189,37 +139,3 @@ describe.each(TARGETS)('layer on $device in $dtype', ({ dtype, device }) => {
     }
   });
 });
-
-/** The same problem with gate and up in two tensors. */
-function splitGateUp(inputs: LayerInputs): LayerInputs {
-  const parameters: LayerInputs['parameters'] = {};
-  for (const [name, parameter] of Object.entries(inputs.parameters)) {
-    if (!name.includes('gate_up')) {
-      parameters[name] = parameter;
-      continue;
-    }
-    const [experts, width, ...rest] = parameter.shape as [number, number, ...number[]];
-    const size = parameter.values.length / experts / 2;
-    for (const [half, part] of ['gate', 'up'].entries()) {
-      const pieces = Array.from({ length: experts }, (_, e) => [
-        ...parameter.values.subarray((2 * e + half) * size, (2 * e + half + 1) * size),
-      ]);
-      const values = Float32Array.from(pieces.flat());
-      parameters[name.replace('gate_up', part)] = {
-        ...parameter,
-        shape: [experts, width / 2, ...rest],
-        values,
-      };
-    }
-  }
-  return { ...inputs, parameters };
-}
-
-/** Gate and up gradients interleaved by expert, as the packed layout stores them. */
-function joinedBytes(parts: { [name: string]: Buffer }, suffix: string, experts: number): Buffer {
-  const gate = parts[`experts.gate${suffix}`]!;
-  const up = parts[`experts.up${suffix}`]!;
-  const size = gate.length / experts;
-  const piece = (from: Buffer, e: number) => from.subarray(e * size, (e + 1) * size);
-  return Buffer.concat(Array.from({ length: experts }, (_, e) => [piece(gate, e), piece(up, e)]).flat());
-}

@@ -18,15 +18,14 @@ import { TARGETS } from '../support/targets.ts';
 import { download, downloadBytes, free, upload } from '../support/tensors.ts';
 
 const SIZES: LayerCase = { tokens: 24, hidden: 19, intermediate: 13, experts: 6, topK: 2, bias: true };
-const OWNED = [...ROUTERS, ...PROJECTIONS]
-  .filter(({ loraRank }) => loraRank === undefined)
-  .map(router => ({ router, title: routerTitle(router) }));
+const OWNED = [...ROUTERS, ...PROJECTIONS].map(router => ({ router, title: routerTitle(router) }));
 
 function configOf(router: RouterVariant): MoELayerConfig {
-  const { selectionBias = false, expertScale = false, hash = false } = router;
-  const { topK, tokens: _, ...sizes } = SIZES;
+  const { selectionBias = false, expertScale = false, hash = false, loraRank: rank } = router;
+  const { topK, tokens: _, lora: __, ...sizes } = SIZES;
   const flags = { bias: true, selectionBias, expertScale, hash };
-  const layer = { ...sizes, router: { ...optionsOf(router), ...flags } };
+  const lora = rank === undefined ? {} : { lora: { rank, on: ['router'] } as const };
+  const layer = { ...sizes, ...lora, router: { ...optionsOf(router), ...flags } };
   return router.expertChoice ? layer : { ...layer, topK };
 }
 
@@ -108,6 +107,40 @@ describe.each(TARGETS)('MoELayer on $device in $dtype', ({ dtype, device }) => {
     expect(into.dataSync()).toEqual(before);
     saved.dispose();
     free([y, dx, gradients]);
+  });
+});
+
+describe.each(TARGETS)('a low-rank pair of the router on $device in $dtype', ({ dtype, device }) => {
+  const lora = { rank: 4, alpha: 2, on: ['router'] } as const;
+
+  test.each([
+    [{}, ['router']],
+    [{ gate_up: 4, down: 4 }, ['router', 'gateUp', 'down']],
+  ] as const)('times alpha / rank, beside pairs of experts: %o', (ranks, on) => {
+    const inputs = layerInputs({ ...SIZES, lora: ranks, router: { loraRank: 4 }, loraScale: 0.5 }, dtype);
+    const expected = downloadBytes(runLayer(inputs, { device }));
+    const layer = ownedLayer(inputs, { ...configOf({}), lora: { ...lora, on: [...on] }, dtype, device });
+    const [x, dy] = [inputs.x, inputs.dy].map(values =>
+      upload(values, [SIZES.tokens, SIZES.hidden], dtype, device),
+    );
+    const dLogits = upload(inputs.dLogits!, [SIZES.tokens, SIZES.experts], 'float32', device);
+    const { y, saved } = layer.forwardTrain(x!);
+    const { dx, gradients } = downloadBytes(layer.backward(saved, dy!, { dLogits }));
+    saved.dispose();
+    expectSameBytes('y', downloadBytes(y), expected.y);
+    expectSameBytes('dx', dx, expected.dx);
+    expect(Object.keys(gradients).sort()).toEqual(Object.keys(expected.gradients).sort());
+    expectSameBytes('gradients', gradients, expected.gradients);
+    layer.dispose();
+  });
+
+  test('starts as nothing: the layer without it, to the bit', () => {
+    const { x: values } = layerInputs(SIZES, dtype);
+    const x = upload(values, [SIZES.tokens, SIZES.hidden], dtype, device);
+    using paired = new MoELayer({ ...configOf({}), lora, dtype, device }, { seed: 6 });
+    const others = Object.entries(paired.parameters).filter(([name]) => !name.includes('.lora_'));
+    const plain = new MoELayer({ ...configOf({}), dtype, device }, { weights: Object.fromEntries(others) });
+    expectSameBytes('y', downloadBytes(paired.forward(x)), downloadBytes(plain.forward(x)));
   });
 });
 

@@ -1,7 +1,8 @@
-// The reference's own building blocks against published values and against definitions written another way.
+// The reference's own building blocks, and its experts, against published values and against definitions written another way.
 
 import { describe, expect, test } from 'vitest';
 import { erf, erfc } from '../reference/erf.ts';
+import { type ReferenceParameters, referenceMoe } from '../reference/moe.ts';
 import {
   annealed,
   gumbel,
@@ -14,6 +15,9 @@ import {
 import { roundToBfloat16, roundToFloat16 } from '../reference/precision.ts';
 import { expectClose, expectSameBytes, expectTwicePlain } from '../support/compare.ts';
 import { decode, encode } from '../support/dtypes.ts';
+import { type LayerCase, type LayerInputs, layerInputs } from '../support/layer.ts';
+import { LAYOUTS, layerTitle } from '../support/layers.ts';
+import { inLayout, tensorInLayout } from '../support/layouts.ts';
 
 test('erf and erfc', () => {
   const values = [
@@ -162,4 +166,111 @@ describe('comparisons fail', () => {
     rejects(() => expectSameBytes('byte', { y: Buffer.from([1, 2, 4]) }, bytes));
     rejects(() => expectSameBytes('missing', {}, bytes));
   });
+});
+
+describe('experts written another way', () => {
+  const SIZES: LayerCase = { tokens: 11, hidden: 6, intermediate: 5, experts: 4, topK: 2, bias: true };
+  const valuesOf = ({ parameters }: LayerInputs) =>
+    Object.fromEntries(
+      Object.entries(parameters).map(([name, { values }]) => [name, Float64Array.from(values)]),
+    );
+  const run = (inputs: LayerInputs, values: ReferenceParameters = valuesOf(inputs)) =>
+    referenceMoe(inputs.config, values, inputs.x, inputs.dy);
+
+  test('low-rank pairs are weights merged from them', () => {
+    const [rank, scale] = [3, 0.75];
+    const layer: LayerCase = { ...SIZES, lora: { gate_up: rank, down: rank }, loraScale: scale };
+    const inputs = layerInputs(layer, 'float32', 3);
+    const { hidden, intermediate, experts } = SIZES;
+    const values = valuesOf(inputs);
+    const plain: typeof values = {};
+    for (const [name, value] of Object.entries(values)) if (!name.includes('.lora_')) plain[name] = value;
+    for (const [name, width, columns] of [
+      ['experts.gate_up', 2 * intermediate, hidden],
+      ['experts.down', hidden, intermediate],
+    ] as const) {
+      const [a, b] = [values[`${name}.lora_a`]!, values[`${name}.lora_b`]!];
+      const merged = Float64Array.from(values[name]!);
+      for (let e = 0; e < experts; e++) {
+        for (let row = 0; row < width; row++) {
+          for (let column = 0; column < columns; column++) {
+            for (let i = 0; i < rank; i++) {
+              merged[(e * width + row) * columns + column]! +=
+                scale * b[(e * width + row) * rank + i]! * a[(e * rank + i) * columns + column]!;
+            }
+          }
+        }
+      }
+      plain[name] = merged;
+    }
+    const [paired, whole] = [run(inputs, values), run(inputs, plain)];
+    for (const key of ['y', 'dx', 'dWeights'] as const) expectClose(key, paired[key], whole[key], 1e-13);
+    const router = 'router.weight';
+    expectClose('router', paired.gradients[router]!, whole.gradients[router]!, 1e-13);
+  });
+
+  test('shared experts that nothing weighs are one, their widths added', () => {
+    const [count, width] = [3, 4];
+    const { hidden } = SIZES;
+    const inputs = layerInputs({ ...SIZES, shared: { intermediate: width, count } }, 'float32', 3);
+    const values = valuesOf(inputs);
+    /** [n, H, Is] as [H, n·Is] */
+    const joined = (down: Float64Array) =>
+      down.map((_, at) => {
+        const [h, i] = [Math.floor(at / (count * width)), at % (count * width)];
+        return down[(Math.floor(i / width) * hidden + h) * width + (i % width)]!;
+      });
+    const several = run(inputs);
+    const one = run(
+      { ...inputs, config: { ...inputs.config, shared: { intermediate: count * width } } },
+      { ...values, 'shared.down': joined(values['shared.down']!) },
+    );
+    for (const key of ['y', 'dx'] as const) expectClose(key, several[key], one[key], 1e-14);
+    for (const name of ['shared.gate', 'shared.up']) {
+      expectClose(name, several.gradients[name]!, one.gradients[name]!, 1e-14);
+    }
+    expectClose('down', joined(several.gradients['shared.down']!), one.gradients['shared.down']!, 1e-14);
+  });
+
+  test('shared experts each with a gate and a weight are the sum of layers with one each', () => {
+    const [count, intermediate] = [2, 4];
+    const shared = { intermediate, count, gate: 'sigmoid' as const };
+    const inputs = layerInputs({ ...SIZES, shared, sharedWeights: true }, 'float32', 3);
+    const values = valuesOf(inputs);
+    const withOne = (i: number) => {
+      const part = (name: string, value: Float64Array) =>
+        name.startsWith('shared.')
+          ? value.slice((i * value.length) / count, ((i + 1) * value.length) / count)
+          : value;
+      const own = Object.entries(values).map(([name, value]) => [name, part(name, value)] as const);
+      const config = { ...inputs.config, shared: { intermediate } };
+      return run({ ...inputs, config }, Object.fromEntries(own));
+    };
+    const none = run({ ...inputs, config: { ...inputs.config, shared: undefined } });
+    const both = run(inputs);
+    const [first, second] = [withOne(0), withOne(1)];
+    for (const key of ['y', 'dx'] as const) {
+      const sum = first[key].map((value, i) => value + second[key][i]! - none[key][i]!);
+      expectClose(key, both[key], sum, 1e-14);
+    }
+    for (const name of Object.keys(values).filter(name => name.startsWith('shared.'))) {
+      const joined = [...first.gradients[name]!, ...second.gradients[name]!];
+      expectClose(name, both.gradients[name]!, joined, 1e-14);
+    }
+  });
+
+  test.each(LAYOUTS.map(layout => ({ layout, title: layerTitle(layout) })))(
+    'rearranged, a layer is the same: $title',
+    ({ layout }) => {
+      const { activation, ...arrangement } = layout;
+      const plain = layerInputs({ ...SIZES, activation }, 'float32', 3);
+      const [expected, found] = [run(plain), run(inLayout(plain, arrangement))];
+      expect([found.y, found.dx, found.dWeights]).toEqual([expected.y, expected.dx, expected.dWeights]);
+      for (const [name, gradient] of Object.entries(expected.gradients)) {
+        const { shape } = plain.parameters[name]!;
+        const parts = tensorInLayout(name, { shape, values: gradient }, arrangement);
+        for (const [part, { values }] of Object.entries(parts)) expect(found.gradients[part]).toEqual(values);
+      }
+    },
+  );
 });

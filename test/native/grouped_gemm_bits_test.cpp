@@ -9,34 +9,30 @@
 namespace moe::test {
 namespace {
 
-using cpu::Halves;
 using cpu::Ragged;
 
 // Large enough for several threads and blocks of k, odd everywhere.
 std::vector<GroupedShape> large_shapes(DType dtype) {
   const std::vector<int32_t> counts = {45, 0, 203, 1};
-  return {{.counts = counts,
-           .n = 37,
-           .k = 1029,
-           .a = dtype,
-           .b = dtype,
-           .halves = Halves::lanes,
-           .gathered = true},
-          {.counts = counts, .n = 67, .k = 1031, .a = dtype, .b = dtype},
-          {.counts = counts,
-           .n = 67,
-           .k = 2 * 515,
-           .a = dtype,
-           .b = dtype,
-           .b_k_contiguous = false,
-           .halves = Halves::steps},
-          {.ragged = Ragged::k,
-           .counts = {3, 0, 1031},
-           .m = 31,
-           .n = 67,
-           .a = dtype,
-           .b = dtype,
-           .gathered = true}};
+  const auto segment = [&](int64_t k, bool b_k_contiguous) {
+    return SegmentShape{.k = k, .a = dtype, .b = dtype, .b_k_contiguous = b_k_contiguous};
+  };
+  SegmentShape gate_pair = segment(17, true);
+  gate_pair.absent = 1;
+  return {
+      {.counts = counts,
+       .n = 37,
+       .segments = {segment(1029, true), gate_pair},
+       .side_by_side = true,
+       .gathered = true},
+      {.counts = counts, .n = 67, .segments = {segment(1031, true)}},
+      {.counts = counts, .n = 67, .segments = {segment(515, false), segment(515, false), segment(9, true)}},
+      {.ragged = Ragged::k,
+       .counts = {3, 0, 1031},
+       .m = 31,
+       .n = 67,
+       .segments = {segment(0, false)},
+       .gathered = true}};
 }
 
 bool same_bits(const std::vector<float>& left, const std::vector<float>& right) {
@@ -50,7 +46,7 @@ void for_each_problem(Body body) {
   for (DType dtype : kFloatDTypes) {
     INFO(std::string(name_of(dtype)));
     for (const GroupedShape& shape : large_shapes(dtype)) {
-      CAPTURE(static_cast<int>(shape.halves));
+      CAPTURE(shape.segments.size());
       GroupedProblem problem(shape, random);
       body(problem, shape);
     }
@@ -96,7 +92,7 @@ TEST_SUITE("grouped_gemm") {
     for (DType dtype : kFloatDTypes) {
       INFO(std::string(name_of(dtype)));
       for (GroupedShape shape : large_shapes(dtype)) {
-        CAPTURE(static_cast<int>(shape.halves));
+        CAPTURE(shape.segments.size());
         shape.exact = true;
         const GroupedProblem problem(shape, random);
         const std::vector<float> c = problem.run();

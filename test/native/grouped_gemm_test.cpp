@@ -1,12 +1,12 @@
 // Grouped products against float64: the shapes of a layer and its gradients, with every remainder of tiles,
-// blocks and bfloat16 pairs, ragged and empty groups, gathers and joined halves.
+// blocks and bfloat16 pairs, ragged and empty groups, gathers, matrices side by side and further segments of
+// k.
 #include "support/expect.h"
 #include "support/grouped_problem.h"
 
 namespace moe::test {
 namespace {
 
-using cpu::Halves;
 using cpu::Ragged;
 
 // A thousand float32 roundings of a sum of unit terms.
@@ -20,13 +20,20 @@ struct NamedShape {
 
 std::vector<NamedShape> layer_shapes() {
   const std::vector<int32_t> counts = {5, 0, 9, 1};
-  return {{"forward", {.counts = counts, .n = 7, .k = 10}},
+  const SegmentShape by_k = {.k = 10}, by_columns = {.k = 10, .b_k_contiguous = false};
+  // The low-rank pair beside a weight, and beside one of two.
+  const SegmentShape pair = {.k = 3}, gate_pair = {.k = 3, .absent = 1}, up_pair = {.k = 2, .absent = 0};
+  const SegmentShape back = {.k = 3, .b_k_contiguous = false};
+  return {{"forward", {.counts = counts, .n = 7, .segments = {by_k}}},
+          {"forward, transposed", {.counts = counts, .n = 7, .segments = {by_columns}}},
           {"forward, gathered, gate and up",
-           {.counts = counts, .n = 7, .k = 10, .halves = Halves::lanes, .gathered = true}},
-          {"dgrad", {.counts = counts, .n = 7, .k = 10, .b_k_contiguous = false}},
-          {"dgrad of gate and up",
-           {.counts = counts, .n = 7, .k = 10, .b_k_contiguous = false, .halves = Halves::steps}},
-          {"gate and up along a contiguous k", {.counts = counts, .n = 7, .k = 10, .halves = Halves::steps}},
+           {.counts = counts, .n = 7, .segments = {by_k}, .side_by_side = true, .gathered = true}},
+          {"forward with a pair", {.counts = counts, .n = 7, .segments = {by_k, pair}}},
+          {"gate and up, transposed, each with a pair",
+           {.counts = counts, .n = 7, .segments = {by_columns, gate_pair, up_pair}, .side_by_side = true}},
+          {"dgrad of gate and up", {.counts = counts, .n = 7, .segments = {by_columns, by_columns}}},
+          {"dgrad of gate and up, transposed, with pairs",
+           {.counts = counts, .n = 7, .segments = {by_k, by_k, back, back}}},
           {"wgrad", {.ragged = Ragged::k, .counts = counts, .m = 5, .n = 7}},
           {"wgrad, gathered", {.ragged = Ragged::k, .counts = counts, .m = 5, .n = 7, .gathered = true}}};
 }
@@ -42,20 +49,31 @@ void check_product(const GroupedShape& shape, Random& random) {
   CHECK_MESSAGE(error.within(kBound), "relative error ", error.value());
 }
 
-// Every combination that has kernels of its own: pairs, exact, and each source of float panels.
+// Every combination that has kernels of its own: pairs, exact, and each source of float panels. Pairs of
+// float32 may stand beside narrower weights.
 void check_dtypes(GroupedShape shape, Random& random) {
   struct Operands {
     DType a, b;
   };
-  constexpr Operands kOperands[] = {{DType::float32, DType::float32},
-                                    {DType::bfloat16, DType::bfloat16},
-                                    {DType::float16, DType::float16},
-                                    {DType::bfloat16, DType::float32},
-                                    {DType::float32, DType::bfloat16}};
-  for (const Operands& operands : kOperands) {
-    INFO(std::string(name_of(operands.a)), " times ", std::string(name_of(operands.b)));
-    shape.a = operands.a;
-    shape.b = operands.b;
+  struct Segments {
+    Operands first, further;
+  };
+  constexpr Operands kFloat32 = {DType::float32, DType::float32},
+                     kBfloat16 = {DType::bfloat16, DType::bfloat16},
+                     kFloat16 = {DType::float16, DType::float16},
+                     kNarrowByWide = {DType::bfloat16, DType::float32},
+                     kWideByNarrow = {DType::float32, DType::bfloat16};
+  constexpr Segments kSegments[] = {{kFloat32, kFloat32},           {kBfloat16, kBfloat16},
+                                    {kFloat16, kFloat16},           {kBfloat16, kFloat32},
+                                    {kNarrowByWide, kWideByNarrow}, {kWideByNarrow, kBfloat16}};
+  for (const auto& [first, further] : kSegments) {
+    INFO(std::string(name_of(first.a)), " times ", std::string(name_of(first.b)));
+    INFO("further: ", std::string(name_of(further.a)), " times ", std::string(name_of(further.b)));
+    for (SegmentShape& segment : shape.segments) {
+      const Operands& operands = &segment == shape.segments.data() ? first : further;
+      segment.a = operands.a;
+      segment.b = operands.b;
+    }
     check_product(shape, random);
   }
 }
@@ -114,11 +132,21 @@ TEST_SUITE("grouped_gemm") {
       for (int k : {1, 2, 3, 17, 511, 512, 513, 1023, 1024, 1025, 2049}) {
         CAPTURE(k);
         if (is_ragged_k(shape)) shape.counts = {0, k, 1, k / 2};
-        // Both halves.
-        shape.k = shape.halves == Halves::steps ? 2 * k : k;
+        for (SegmentShape& segment : shape.segments) segment.k = k;
         check_dtypes(shape, random);
       }
     });
+  }
+
+  TEST_CASE("a segment without steps adds nothing, wherever it stands") {
+    Random random(18);
+    const SegmentShape none = {.k = 0};
+    const SegmentShape some = {.k = 5};
+    for (const std::vector<SegmentShape>& segments :
+         {std::vector{none, some}, std::vector{some, none}, std::vector{some, none, some}}) {
+      CAPTURE(segments.size());
+      check_dtypes({.counts = {5, 0, 9}, .n = 7, .segments = segments}, random);
+    }
   }
 
   TEST_CASE("no steps give zeros, no columns give nothing") {
@@ -130,7 +158,7 @@ TEST_SUITE("grouped_gemm") {
         GroupedShape full = shape;
         full.n = n;
         GroupedShape empty = full;
-        empty.k = 0;
+        for (SegmentShape& segment : empty.segments) segment.k = 0;
         if (is_ragged_k(shape)) empty.counts = {0, 0, 0};
         // What an earlier product left in the scratch must not show.
         check_product(full, random);
@@ -146,7 +174,7 @@ TEST_SUITE("grouped_gemm") {
           is_ragged_k(shape) ? std::vector<int32_t>{70, 0, 81} : std::vector<int32_t>{190, 0, 3, 61};
       shape.m = 97;
       shape.n = 85;
-      shape.k = 66;
+      for (SegmentShape& segment : shape.segments) segment.k = 66;
       check_dtypes(shape, random);
     });
   }

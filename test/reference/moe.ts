@@ -1,13 +1,6 @@
 // The whole Mixture-of-Experts layer, forward and backward, composed of the reference's ops without any fusion.
 
-import type { Activation } from '../../src/activation.ts';
 import type { RouterOptions } from '../../src/router.ts';
-import {
-  type ActivationNumbers,
-  columnsPerOutput,
-  referenceActivation,
-  referenceActivationBackward,
-} from './activation.ts';
 import {
   type ReferenceDispatch,
   referenceDispatch,
@@ -15,36 +8,32 @@ import {
   referenceUnpermute,
   referenceWeightGradient,
 } from './dispatch.ts';
-import { referenceDgrad, referenceMatmul, referenceWgrad } from './grouped-matmul.ts';
+import { type ExpertsConfig, type ReferenceExperts, referenceExperts } from './experts.ts';
+import { referenceDgrad, referenceWgrad } from './grouped-matmul.ts';
 import { referenceIdentity, referenceIdentityWeightGradient } from './identity.ts';
 import { type RoutedLayer, routeLayer } from './layer-router.ts';
 import { FLOAT64, type Precision, sum, unrounded, type Values } from './precision.ts';
 import type { RouterCall } from './router.ts';
 import { referenceShared, type SharedForward } from './shared.ts';
 
-export interface ReferenceConfig extends ActivationNumbers {
+export interface ReferenceConfig extends ExpertsConfig {
   tokens: number;
-  hidden: number;
-  intermediate: number;
-  experts: number;
-  /** E where experts choose. */
   topK: number;
-  activation: Activation;
   /** What the routing weight multiplies. Default `output`. */
   applyWeightTo?: 'output' | 'input';
   /** Further experts, ids from `experts` on, that return their input. Default 0. */
   identityExperts?: number;
-  shared?: { intermediate: number };
-  /** What low-rank pairs are multiplied by. Default 1. */
-  loraScale?: number;
+  shared?: { intermediate: number; count?: number };
   router: Omit<RouterOptions, 'topK' | 'identityExperts'>;
 }
 
 /**
  * Parameters by published name: `router.weight` [E', H], `router.bias` [E'], `router.selection_bias` [E'],
- * `router.expert_scale` [E], `router.noise_weight` [E', H], `router.lora_a` [r, H], `router.lora_b` [E', r], `experts.gate_up` [E, 2I, H] or `experts.gate` and `experts.up` [E, I, H], `experts.down`
- * [E, H, I], the experts' biases (`experts.gate_up_bias`, …), and the shared expert's `shared.gate`, `shared.up` [Is, H],
- * `shared.down` [H, Is] and `shared.router` [1, H].
+ * `router.expert_scale` [E], `router.noise_weight` [E', H], `router.lora_a` [r, H], `router.lora_b` [E', r], `experts.gate_up`
+ * [E, 2I, H] or `experts.gate` and `experts.up` [E, I, H], `experts.down` [E, H, I], the experts' biases
+ * (`experts.gate_up_bias`, …) and low-rank pairs (`experts.down.lora_a` [E, r, I], `experts.down.lora_b` [E, H, r], …), and the
+ * shared experts' `shared.gate`, `shared.up` [n, Is, H], `shared.down` [n, H, Is], `shared.router` [n, H] and
+ * `shared.weights` [n].
  */
 export type ReferenceParameters = { readonly [name: string]: Values };
 
@@ -71,7 +60,7 @@ export interface ReferenceGradients {
   dLogits?: Float64Array;
   /** [T, E'], of x · noiseWeightᵀ, with noisy top-k that is on */
   dNoiseLogits?: Float64Array;
-  /** One for each parameter that has one, under its name: the selection bias has none. */
+  /** One for each parameter that has one, under its name: the selection bias has none, nor what low-rank pairs leave frozen. */
   gradients: { [name: string]: Float64Array };
 }
 
@@ -97,21 +86,10 @@ interface Forward {
   x: Float64Array;
   y: Float64Array;
   parameters: Wide;
-  /** Gate rows first, then up rows; or up rows alone. */
-  up: Halves;
   routed: RoutedLayer;
   dispatch: ReferenceDispatch;
-  /** x by row, weighted if the weight applies to the input */
-  rows: Float64Array;
-  preActivation: Float64Array;
-  activated: Float64Array;
-  outputs: Float64Array;
+  experts: ReferenceExperts;
   shared: SharedForward | undefined;
-}
-
-interface Halves {
-  weight: Float64Array;
-  bias: Float64Array | undefined;
 }
 
 /** y, routing and, where `dy` is given, the gradient of everything. */
@@ -158,37 +136,24 @@ function moeForward(
   x: Float64Array,
   options: ReferenceOptions,
 ): Forward {
-  const { hidden, intermediate, experts, topK, activation } = config;
+  const { hidden, topK } = config;
   const { precision = FLOAT64 } = options;
   const routed = routeLayer(config, parameters, x, options);
   const { indices, weights, dropped } = routed;
-  const dispatch = referenceDispatch(indices, topK, experts, dropped);
+  const dispatch = referenceDispatch(indices, topK, config.experts, dropped);
   const { inputWeights, outputWeights } = weightSides(config, weights);
   const rows = referencePermute(x, dispatch, hidden, inputWeights, precision);
-  const up = joinHalves(config, parameters);
-  const [upGroups, downGroups] = layerGroups(config, dispatch);
-  const preActivation = referenceMatmul(rows, up.weight, upGroups, up.bias, precision);
-  const activated = referenceActivation(activation, preActivation, intermediate, precision, config);
-  const downBias = parameters['experts.down_bias'];
-  const outputs = referenceMatmul(activated, parameters['experts.down']!, downGroups, downBias, precision);
+  const experts = referenceExperts(config, parameters, 'experts', rows, dispatch.offsets, precision);
   const shared = config.shared
-    ? referenceShared({ ...config, ...config.shared, numbers: config }, parameters, x, precision)
+    ? referenceShared({ ...config, ...config.shared }, parameters, x, precision)
     : undefined;
   const y = sum(
     precision,
-    referenceUnpermute(outputs, dispatch, hidden, outputWeights, precision),
+    referenceUnpermute(experts.outputs, dispatch, hidden, outputWeights, precision),
     referenceIdentity(x, dispatch, hidden, weights, precision),
     ...(shared ? [shared.y] : []),
   );
-  return { x, y, parameters, up, routed, dispatch, rows, preActivation, activated, outputs, shared };
-}
-
-function layerGroups({ hidden, intermediate, activation }: ReferenceConfig, { offsets }: ReferenceDispatch) {
-  const upWidth = columnsPerOutput(activation) * intermediate;
-  return [
-    { offsets, width: upWidth, inner: hidden },
-    { offsets, width: hidden, inner: intermediate },
-  ] as const;
+  return { x, y, parameters, routed, dispatch, experts, shared };
 }
 
 function moeBackward(
@@ -199,15 +164,16 @@ function moeBackward(
 ): ReferenceGradients {
   const { hidden } = config;
   const { precision = FLOAT64 } = options;
-  const { x, routed, dispatch, outputs, shared } = forward;
+  const { x, routed, dispatch, shared } = forward;
   const { weights } = routed;
-  const { inputWeights } = weightSides(config, weights);
-  const experts = expertsBackward(config, forward, dy, precision);
+  const { inputWeights, outputWeights } = weightSides(config, weights);
+  const dOutputs = referencePermute(dy, dispatch, hidden, outputWeights, precision);
+  const experts = forward.experts.backward(dOutputs);
   const dWeights = sum(
     unrounded(precision),
     inputWeights
       ? referenceWeightGradient(experts.dRows, dispatch, hidden, x, precision)
-      : referenceWeightGradient(outputs, dispatch, hidden, dy, precision),
+      : referenceWeightGradient(forward.experts.outputs, dispatch, hidden, dy, precision),
     referenceIdentityWeightGradient(x, dispatch, hidden, dy, precision),
   );
   const sharedGradients = shared?.backward(dy);
@@ -221,83 +187,4 @@ function moeBackward(
   );
   const gradients = { ...router?.gradients, ...experts.gradients, ...sharedGradients?.gradients };
   return { dx, dWeights, dLogits: router?.dLogits, dNoiseLogits: router?.dNoiseLogits, gradients };
-}
-
-/** The gradients of the experts' parameters, and of their input rows. */
-function expertsBackward(
-  config: ReferenceConfig,
-  { parameters, routed, dispatch, rows, activated, preActivation, up }: Forward,
-  dy: Float64Array,
-  precision: Precision,
-): { dRows: Float64Array; gradients: Wide } {
-  const { hidden, intermediate, activation } = config;
-  const [upGroups, downGroups] = layerGroups(config, dispatch);
-  const { outputWeights } = weightSides(config, routed.weights);
-  const dOutputs = referencePermute(dy, dispatch, hidden, outputWeights, precision);
-  const down = referenceWgrad(dOutputs, activated, downGroups, precision);
-  const dActivated = referenceDgrad(dOutputs, parameters['experts.down']!, downGroups, precision);
-  const dPre = referenceActivationBackward(
-    activation,
-    preActivation,
-    intermediate,
-    dActivated,
-    precision,
-    config,
-  );
-  const dUp = referenceWgrad(dPre, rows, upGroups, precision);
-  const gradients: Wide = { ...splitHalves(config, parameters, dUp), 'experts.down': down.dWeight };
-  if (parameters['experts.down_bias']) gradients['experts.down_bias'] = down.dBias;
-  return { dRows: referenceDgrad(dPre, up.weight, upGroups, precision), gradients };
-}
-
-/** Gate and up as one weight [E, 2I, H] and bias [E, 2I], however they are given; or up alone. */
-function joinHalves(config: ReferenceConfig, parameters: Wide): Halves {
-  const { intermediate, hidden, experts, activation } = config;
-  if (columnsPerOutput(activation) === 1) {
-    return { weight: parameters['experts.up']!, bias: parameters['experts.up_bias'] };
-  }
-  const join = (suffix: string, size: number) => {
-    const packed = parameters[`experts.gate_up${suffix}`];
-    const gate = parameters[`experts.gate${suffix}`];
-    const up = parameters[`experts.up${suffix}`];
-    if (packed || !gate || !up) return packed;
-    const out = new Float64Array(experts * 2 * size);
-    for (let e = 0; e < experts; e++) {
-      out.set(gate.subarray(e * size, (e + 1) * size), 2 * e * size);
-      out.set(up.subarray(e * size, (e + 1) * size), (2 * e + 1) * size);
-    }
-    return out;
-  };
-  return { weight: join('', intermediate * hidden)!, bias: join('_bias', intermediate) };
-}
-
-/** The gradients of the up projection under the names its parameters were given. */
-function splitHalves(
-  config: ReferenceConfig,
-  parameters: Wide,
-  { dWeight, dBias }: { dWeight: Float64Array; dBias: Float64Array },
-): Wide {
-  const gradients: Wide = {};
-  for (const [suffix, joined] of [
-    ['', dWeight],
-    ['_bias', dBias],
-  ] as const) {
-    const packed =
-      columnsPerOutput(config.activation) === 1 ? `experts.up${suffix}` : `experts.gate_up${suffix}`;
-    if (parameters[packed]) {
-      gradients[packed] = joined;
-    } else if (parameters[`experts.up${suffix}`]) {
-      const size = joined.length / (2 * config.experts);
-      gradients[`experts.gate${suffix}`] = takeHalf(joined, size, 0);
-      gradients[`experts.up${suffix}`] = takeHalf(joined, size, 1);
-    }
-  }
-  return gradients;
-}
-
-function takeHalf(joined: Float64Array, size: number, half: 0 | 1): Float64Array {
-  const out = new Float64Array(joined.length / 2);
-  for (let at = 0; at < out.length; at += size)
-    out.set(joined.subarray(2 * at + half * size, 2 * at + (half + 1) * size), at);
-  return out;
 }

@@ -33,74 +33,54 @@ export interface RouterProjection {
 /** `router` says which jitter x gets. */
 export function projectRouter(
   router: ReferenceRouter,
-  parameters: RouterMatrices,
+  { weight, bias, noiseWeight, loraA, loraB, loraScale = 1 }: RouterMatrices,
   x: Float64Array,
   hidden: number,
   precision: Precision = FLOAT64,
 ): RouterProjection {
-  const { weight, bias, noiseWeight, loraA, loraB, loraScale = 1 } = parameters;
   const factors = jitterFactors(router, x.length / hidden, hidden);
-  const seen = factors
-    ? roundRouting(
-        precision,
-        x.map((value, i) => value * factors[i]!),
-      )
-    : x;
-  const base = referenceLogits(seen, weight, bias, hidden, precision);
-  const low = loraA && referenceLogits(seen, loraA, undefined, hidden, precision);
-  const rank = loraA ? loraA.length / hidden : 0;
-  const pair = low && referenceLogits(low, loraB!, undefined, rank, precision);
-  const logits = pair
-    ? roundRouting(
-        precision,
-        base.map((z, i) => z + loraScale * pair[i]!),
-      )
-    : base;
-  const noiseLogits = noiseWeight && referenceLogits(x, noiseWeight, undefined, hidden, precision);
+  const jitter = (values: Float64Array) => (factors ? values.map((value, i) => value * factors[i]!) : values);
+  const scaled = (values: Float64Array) => values.map(value => loraScale * value);
+  const add = (first: Float64Array, second?: Float64Array) =>
+    second ? sum(unrounded(precision), first, second) : first;
+  const seen = roundRouting(precision, jitter(x));
+  const base = product(seen, weight, hidden, precision, bias);
+  const low = loraA && product(seen, loraA, hidden, precision);
+  const pair = low && loraB && product(low.out, loraB, loraA.length / hidden, precision);
+  const noise = noiseWeight && product(x, noiseWeight, hidden, precision);
   return {
-    logits,
-    noiseLogits,
+    logits: roundRouting(precision, add(base.out, pair && scaled(pair.out))),
+    noiseLogits: noise?.out,
     backward: ({ dLogits, dNoiseLogits }) => {
-      const linear = (d: Float64Array, matrix: Float64Array, input: Float64Array, width: number) =>
-        matmulBackward(d, matrix, input, width, precision);
-      const gradients: { [name: string]: Float64Array } = {};
-      const own = linear(dLogits, weight, seen, hidden);
-      const intoSeen = [own.dInput];
-      if (loraA && loraB) {
-        const scaled = roundRouting(
-          precision,
-          dLogits.map(d => loraScale * d),
-        );
-        const ofB = linear(scaled, loraB, low!, rank);
-        const ofA = linear(roundRouting(precision, ofB.dInput), loraA, seen, hidden);
-        intoSeen.push(ofA.dInput);
-        Object.assign(gradients, { loraA: ofA.dWeight, loraB: ofB.dWeight });
-      } else {
-        Object.assign(gradients, { weight: own.dWeight, ...(bias && { bias: own.dBias }) });
-      }
-      const dSeen = sum(unrounded(precision), intoSeen[0]!, ...intoSeen.slice(1));
-      const intoX = [factors ? dSeen.map((d, i) => d * factors[i]!) : dSeen];
-      if (noiseWeight) {
-        const d = dNoiseLogits ?? new Float64Array(dLogits.length);
-        const ofNoise = linear(d, noiseWeight, x, hidden);
-        gradients.noiseWeight = ofNoise.dWeight;
-        intoX.push(ofNoise.dInput);
-      }
-      return { dx: sum(unrounded(precision), intoX[0]!, ...intoX.slice(1)), gradients };
+      const ofBase = base.backward(dLogits);
+      const ofPair = pair?.backward(scaled(dLogits));
+      const ofLow = ofPair && low!.backward(roundRouting(precision, ofPair.dInput));
+      const ofNoise = noise?.backward(dNoiseLogits ?? new Float64Array(dLogits.length));
+      const gradients = {
+        ...(!pair && { weight: ofBase.dWeight, ...(bias && { bias: ofBase.dBias }) }),
+        ...(ofLow && { loraA: ofLow.dWeight, loraB: ofPair.dWeight }),
+        ...(ofNoise && { noiseWeight: ofNoise.dWeight }),
+      };
+      return { dx: add(jitter(add(ofBase.dInput, ofLow?.dInput)), ofNoise?.dInput), gradients };
     },
   };
 }
 
-/** Of out = input · matrixᵀ. */
-function matmulBackward(
-  dOut: Float64Array,
-  matrix: Float64Array,
+/** out = input · matrixᵀ + bias over `inner` columns, and the way back; `dInput` is not rounded. */
+function product(
   input: Float64Array,
+  matrix: Float64Array,
   inner: number,
   precision: Precision,
-): { dInput: Float64Array; dWeight: Float64Array; dBias: Float64Array } {
+  bias?: Float64Array,
+) {
   // One group: every token.
   const group = { offsets: [0, input.length / inner], width: matrix.length / inner, inner };
-  const dInput = referenceDgrad(dOut, matrix, group, unrounded(precision));
-  return { dInput, ...referenceWgrad(dOut, input, group, precision) };
+  return {
+    out: referenceLogits(input, matrix, bias, inner, precision),
+    backward: (dOut: Float64Array) => ({
+      dInput: referenceDgrad(dOut, matrix, group, unrounded(precision)),
+      ...referenceWgrad(dOut, input, group, precision),
+    }),
+  };
 }

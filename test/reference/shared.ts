@@ -1,26 +1,22 @@
-// The shared expert: every token's, its output multiplied by σ(x · shared.routerᵀ) where it has a gate of its own.
+// Shared experts: every token visits all of them, as if routed. What each one's output is multiplied by is σ(x · its row of
+// shared.routerᵀ), its own learnt number in shared.weights, the product of both, or 1.
 
-import type { Activation } from '../../src/activation.ts';
 import {
-  type ActivationNumbers,
-  columnsPerOutput,
-  referenceActivation,
-  referenceActivationBackward,
-} from './activation.ts';
-import { referenceDgrad, referenceMatmul, referenceWgrad } from './grouped-matmul.ts';
-import { dot, FLOAT64, type Precision, sum } from './precision.ts';
+  referenceDispatch,
+  referencePermute,
+  referenceUnpermute,
+  referenceWeightGradient,
+} from './dispatch.ts';
+import { type ExpertsConfig, type Parameters, referenceExperts } from './experts.ts';
+import { referenceDgrad, referenceWgrad } from './grouped-matmul.ts';
+import { FLOAT64, type Precision, roundRouting, sum } from './precision.ts';
+import { referenceLogits } from './route.ts';
 
-export interface SharedConfig {
+export interface SharedConfig extends Pick<ExpertsConfig, 'hidden' | 'intermediate' | 'activation'> {
   tokens: number;
-  hidden: number;
-  /** Its own width, Is */
-  intermediate: number;
-  activation: Activation;
-  numbers: ActivationNumbers;
+  /** n, default 1 */
+  count?: number;
 }
-
-/** `shared.up` [Is, H] and `shared.down` [H, Is]; `shared.gate` [Is, H] if gated; `shared.router` [1, H] if it has one. */
-type Parameters = { [name: string]: Float64Array };
 
 export interface SharedForward {
   /** [T, H], to be added to the routed experts' */
@@ -29,65 +25,77 @@ export interface SharedForward {
   backward(dy: Float64Array): { dx: Float64Array; gradients: Parameters };
 }
 
+/**
+ * Parameters: `shared.up` [n, Is, H] and `shared.down` [n, H, Is]; `shared.gate` [n, Is, H] if gated; `shared.router` [n, H] and
+ * `shared.weights` [n] where there are such.
+ */
 export function referenceShared(
   config: SharedConfig,
   parameters: Parameters,
   x: Float64Array,
   precision: Precision = FLOAT64,
 ): SharedForward {
-  const { hidden } = config;
-  const expert = sharedExpert(config, parameters, x, precision);
-  const router = parameters['shared.router'];
-  if (!router) return { y: expert.out, backward: expert.backward };
-  const factors = Float64Array.from({ length: config.tokens }, (_, t) => {
-    const factor = 1 / (1 + Math.exp(-dot(precision, x, t * hidden, router, 0, hidden)));
-    return precision.float32Sums ? Math.fround(factor) : factor;
-  });
-  const times = (rows: Float64Array) =>
-    rows.map((value, i) => precision.round(factors[Math.floor(i / hidden)]! * value));
+  const { hidden, tokens, count = 1 } = config;
+  const everyExpert = Int32Array.from({ length: tokens * count }, (_, slot) => slot % count);
+  const dispatch = referenceDispatch(everyExpert, count, count);
+  const rows = referencePermute(x, dispatch, hidden, undefined, precision);
+  // Whatever the layout of the routed experts beside them: gate and up are apart, and not transposed.
+  const sizes = { ...config, experts: count, transposed: false };
+  const experts = referenceExperts(sizes, parameters, 'shared', rows, dispatch.offsets, precision);
+  const factors = sharedFactors(config, parameters, x, precision);
   return {
-    y: times(expert.out),
+    y: referenceUnpermute(experts.outputs, dispatch, hidden, factors.values, precision),
     backward: dy => {
-      const { dx, gradients } = expert.backward(times(dy));
-      const dLogits = factors.map(
-        (factor, t) => factor * (1 - factor) * dot(precision, dy, t * hidden, expert.out, t * hidden, hidden),
-      );
-      // The gate is a matmul of one group and one column.
-      const group = { offsets: [0, config.tokens], width: 1, inner: hidden };
-      const dxRouter = referenceDgrad(dLogits, router, group, precision);
-      const { dWeight } = referenceWgrad(dLogits, x, group, precision);
-      return { dx: sum(precision, dx, dxRouter), gradients: { ...gradients, 'shared.router': dWeight } };
+      const dOutputs = referencePermute(dy, dispatch, hidden, factors.values, precision);
+      const { dRows, gradients } = experts.backward(dOutputs);
+      const dFactors = referenceWeightGradient(experts.outputs, dispatch, hidden, dy, precision);
+      const ofFactors = factors.backward(dFactors);
+      const dx = referenceUnpermute(dRows, dispatch, hidden, undefined, precision);
+      return {
+        dx: sum(precision, dx, ...ofFactors.dx),
+        gradients: { ...gradients, ...ofFactors.gradients },
+      };
     },
   };
 }
 
-/** One expert whose group is every token. */
-function sharedExpert(
-  { tokens, hidden, intermediate, activation, numbers }: SharedConfig,
+interface Factors {
+  /** [T, n] */
+  values: Float64Array;
+  /** The gradients of x, where the factors depend on it, and of the parameters. */
+  backward(dFactors: Float64Array): { dx: Float64Array[]; gradients: Parameters };
+}
+
+function sharedFactors(
+  { tokens, hidden, count = 1 }: SharedConfig,
   parameters: Parameters,
   x: Float64Array,
   precision: Precision,
-) {
-  const [up, down] = [parameters['shared.up']!, parameters['shared.down']!];
-  const gated = columnsPerOutput(activation) === 2;
-  const weight = gated ? Float64Array.from([...parameters['shared.gate']!, ...up]) : up;
-  const offsets = [0, tokens];
-  const upGroup = { offsets, width: columnsPerOutput(activation) * intermediate, inner: hidden };
-  const downGroup = { offsets, width: hidden, inner: intermediate };
-  const pre = referenceMatmul(x, weight, upGroup, undefined, precision);
-  const activated = referenceActivation(activation, pre, intermediate, precision, numbers);
+): Factors {
+  const router = parameters['shared.router'];
+  const weights = parameters['shared.weights'];
+  const gates = router
+    ? referenceLogits(x, router, undefined, hidden, precision).map(z => 1 / (1 + Math.exp(-z)))
+    : new Float64Array(tokens * count).fill(1);
+  // The gates are a matmul of one group: every token.
+  const group = { offsets: [0, tokens], width: count, inner: hidden };
+  const weightOf = (slot: number) => weights?.[slot % count] ?? 1;
   return {
-    out: referenceMatmul(activated, down, downGroup, undefined, precision),
-    backward: (dOut: Float64Array) => {
-      const dActivated = referenceDgrad(dOut, down, downGroup, precision);
-      const dPre = referenceActivationBackward(activation, pre, intermediate, dActivated, precision, numbers);
-      const { dWeight } = referenceWgrad(dPre, x, upGroup, precision);
-      const gradients: Parameters = {
-        'shared.up': gated ? dWeight.slice(up.length) : dWeight,
-        'shared.down': referenceWgrad(dOut, activated, downGroup, precision).dWeight,
-      };
-      if (gated) gradients['shared.gate'] = dWeight.slice(0, up.length);
-      return { dx: referenceDgrad(dPre, weight, upGroup, precision), gradients };
+    values: roundRouting(
+      precision,
+      gates.map((gate, slot) => gate * weightOf(slot)),
+    ),
+    backward: dFactors => {
+      const gradients: Parameters = {};
+      if (weights) {
+        const dWeighted = dFactors.map((d, slot) => d * gates[slot]!);
+        // A sum over tokens, as a bias's gradient is.
+        gradients['shared.weights'] = referenceWgrad(dWeighted, x, group, precision).dBias;
+      }
+      if (!router) return { dx: [], gradients };
+      const dLogits = dFactors.map((d, slot) => d * weightOf(slot) * gates[slot]! * (1 - gates[slot]!));
+      gradients['shared.router'] = referenceWgrad(dLogits, x, group, precision).dWeight;
+      return { dx: [referenceDgrad(dLogits, router, group, precision)], gradients };
     },
   };
 }

@@ -55,6 +55,17 @@ export function expectSameBytes(name: string, actual: unknown, expected: unknown
   expect.fail(`${name}: bytes differ first at ${first} of ${expected.length}`);
 }
 
+/** The same numbers to the bit. */
+export function expectSameValues(
+  name: string,
+  actual: Float64Array | undefined,
+  expected: Float64Array,
+): void {
+  const bytes = ({ buffer, byteOffset, byteLength }: Float64Array) =>
+    Buffer.from(buffer, byteOffset, byteLength);
+  expectSameBytes(name, actual && bytes(actual), bytes(expected));
+}
+
 /**
  * How far a float32 result may be off that a plain computation happens to hit exactly: a few roundings, and the last bits
  * of a vectorised exponential. Sixteen-bit results must be within one rounding of their dtype then.

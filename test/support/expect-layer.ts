@@ -1,13 +1,15 @@
 // Holds a run of the layer against the float64 reference: everything it returns, by the rule for low precision.
 
 import { expect } from 'vitest';
+import type { DeviceName, Tensor } from '../../src/index.ts';
 import { type ReferenceOptions, referenceMoe } from '../reference/moe.ts';
 import { referenceRoute } from '../reference/route.ts';
 import type { ReferenceRouter } from '../reference/router.ts';
-import { expectTwicePlain } from './compare.ts';
-import { plainPrecision } from './dtypes.ts';
-import { type LayerInputs, type LayerRun, logitsPerToken } from './layer.ts';
-import type { Replaced } from './tensors.ts';
+import { expectSameBytes, expectTwicePlain } from './compare.ts';
+import { type Float, plainPrecision, representable } from './dtypes.ts';
+import { isFrozen, type LayerInputs, type LayerRun, logitsPerToken, runLayer } from './layer.ts';
+import { seeded } from './random.ts';
+import { download, downloadBytes, type Replaced, upload } from './tensors.ts';
 
 export function expectLayer(
   name: string,
@@ -48,6 +50,41 @@ export function referenceOptions(
   const { mask, sequenceLength, step } = call;
   const found = { mask, sequenceLength, step, dLogits, dNoiseLogits };
   return { ...found, routing: routing ?? { indices, ...(dropped && { dropped }) } };
+}
+
+/** Holds a problem's run against the reference, and to the same bits where pre-activations are computed again. */
+export function expectRuns(name: string, inputs: LayerInputs, device?: DeviceName): void {
+  expectLayer(name, inputs, download(runLayer(inputs, { device })));
+  const saved = downloadBytes(runLayer(inputs, { device }));
+  const again = downloadBytes(runLayer(inputs, { device, save: 'recompute' }));
+  expectSameBytes(`${name}: recompute`, again, saved);
+}
+
+/** Every gradient added to what buffers of dtype `stored` hold. */
+export function expectAdded(inputs: LayerInputs, stored: Float, device?: DeviceName): void {
+  const { config, x, dy, dtype } = inputs;
+  const random = seeded(9);
+  const before: { [name: string]: Float32Array } = {};
+  const accumulateInto: { [name: string]: Tensor } = {};
+  for (const [name, { shape, values }] of Object.entries(inputs.parameters)) {
+    if (isFrozen(name, inputs.parameters)) continue;
+    before[name] = representable(stored, random.normals(values.length));
+    accumulateInto[name] = upload(before[name], shape, stored, device);
+  }
+  const run = runLayer(inputs, { device, accumulateInto });
+  for (const [name, into] of Object.entries(accumulateInto)) expect(run.gradients[name]).toBe(into);
+  const actual = download(run);
+  const parameters = Object.fromEntries(
+    Object.entries(inputs.parameters).map(([key, { values }]) => [key, values]),
+  );
+  const options = referenceOptions(inputs, actual);
+  const exact = referenceMoe(config, parameters, x, dy, options);
+  const plain = referenceMoe(config, parameters, x, dy, { ...options, precision: plainPrecision(dtype) });
+  const { round } = plainPrecision(stored);
+  for (const [name, gradient] of Object.entries(actual.gradients)) {
+    const add = (of: typeof exact) => of.gradients[name]!.map((value, i) => value + before[name]![i]!);
+    expectTwicePlain(name, stored, gradient, add(exact), add(plain).map(round));
+  }
 }
 
 /** From the logits that were found, every choice is exact. */

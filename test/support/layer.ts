@@ -3,7 +3,7 @@
 import {
   type Activation,
   type DeviceName,
-  type ExpertName,
+  type Experts,
   type GivenRouting,
   type MoeForwardArgs,
   type MoeGradients,
@@ -24,8 +24,16 @@ import { free, upload } from './tensors.ts';
 /** What the reference needs to know of a layer, and what its shared expert's gate and its router's vectors are. */
 export interface LayerConfig extends Omit<ReferenceConfig, 'router' | 'shared'> {
   router: RouterVariant;
-  shared?: { intermediate: number; gate?: 'sigmoid' };
+  shared?: {
+    intermediate: number;
+    /** So many, in tensors of one dimension more. */
+    count?: number;
+    gate?: 'sigmoid' | 'weights';
+  };
 }
+
+/** The ranks of the low-rank pairs beside matrices, by the matrices' published names. */
+export type LoraRanks = { [matrix in 'gate_up' | 'gate' | 'up' | 'down']?: number };
 
 export interface LayerCase extends Omit<LayerConfig, 'activation' | 'router'> {
   name?: string;
@@ -36,8 +44,11 @@ export interface LayerCase extends Omit<LayerConfig, 'activation' | 'router'> {
   bias?: boolean;
   /** Gate and up in two tensors. */
   separate?: boolean;
-  /** Router weight and biases in float32 beside 16-bit weights. */
+  /** Router weight, biases and low-rank pairs in float32 beside 16-bit weights. */
   wide?: boolean;
+  lora?: LoraRanks;
+  /** Learnt weights of the shared experts beside their sigmoid gates: of the ops alone. */
+  sharedWeights?: boolean;
 }
 
 export interface LayerInputs {
@@ -88,7 +99,7 @@ function layerParameters(layer: LayerCase, dtype: Float, random: Random): LayerI
   const { wide = false } = layer;
   const parameters: LayerInputs['parameters'] = {};
   for (const [name, { shape, deviation, mean = 0 }] of Object.entries(parameterSpecs(layer))) {
-    const mayBeWide = wide && (name.startsWith('router.') || name.endsWith('bias'));
+    const mayBeWide = wide && /^(router|shared\.router|shared\.weights)|bias$|lora_[ab]$/.test(name);
     const stored = mayBeWide || name === 'router.selection_bias' ? 'float32' : dtype;
     const values = random
       .normals(
@@ -112,48 +123,81 @@ export function parameterSpecs(
   layer: LayerCase,
   routerBias = layer.bias ?? false,
 ): { [name: string]: ParameterSpec } {
-  const { hidden, intermediate, experts, activation = 'swiglu', router = {}, bias = false, shared } = layer;
+  const { hidden, intermediate, experts, activation = 'swiglu', router = {}, bias = false } = layer;
   const gated = columnsPerOutput(activation) === 2;
   const ups = gated ? (layer.separate ? ['gate', 'up'] : ['gate_up']) : ['up'];
   const width = ups[0] === 'gate_up' ? 2 * intermediate : intermediate;
   const specs: { [name: string]: ParameterSpec } = {};
-  const matrix = (...shape: number[]) => ({ shape, deviation: 1 / Math.sqrt(shape.at(-1)!) });
   if (!layer.given) {
     specs['router.weight'] = matrix(logitsPerToken(layer), hidden);
     if (routerBias) specs['router.bias'] = { shape: [logitsPerToken(layer)], deviation: 0.5 };
     Object.assign(specs, furtherRouterSpecs(layer));
   }
-  for (const up of ups) specs[`experts.${up}`] = matrix(experts, width, hidden);
-  specs['experts.down'] = matrix(experts, hidden, intermediate);
+  for (const up of ups) Object.assign(specs, expertMatrix(layer, up, width, hidden));
+  Object.assign(specs, expertMatrix(layer, 'down', hidden, intermediate));
   if (bias) for (const up of ups) specs[`experts.${up}_bias`] = { shape: [experts, width], deviation: 0.5 };
   if (bias) specs['experts.down_bias'] = { shape: [experts, hidden], deviation: 0.5 };
   if (router.selectionBias) {
     specs['router.selection_bias'] = { shape: [logitsPerToken(layer)], deviation: 0.3 };
   }
   if (router.expertScale) specs['router.expert_scale'] = { shape: [experts], deviation: 0.5, mean: 1 };
-  if (!shared) return specs;
-  if (gated) specs['shared.gate'] = matrix(shared.intermediate, hidden);
-  specs['shared.up'] = matrix(shared.intermediate, hidden);
-  specs['shared.down'] = matrix(hidden, shared.intermediate);
-  if (shared.gate) specs['shared.router'] = matrix(1, hidden);
-  return specs;
+  return { ...specs, ...sharedSpecs(layer, gated) };
+}
+
+const matrix = (...shape: number[]): ParameterSpec => ({ shape, deviation: 1 / Math.sqrt(shape.at(-1)!) });
+
+/** A matrix of every expert in the layer's layout, and the pair beside it. */
+function expertMatrix(
+  { experts, transposed, lora = {} }: LayerCase,
+  name: string,
+  width: number,
+  inner: number,
+): { [name: string]: ParameterSpec } {
+  const shape = transposed ? [experts, inner, width] : [experts, width, inner];
+  const weight = { [`experts.${name}`]: { shape, deviation: 1 / Math.sqrt(inner) } };
+  const rank = lora[name as keyof LoraRanks];
+  if (rank === undefined) return weight;
+  return {
+    ...weight,
+    [`experts.${name}.lora_a`]: matrix(experts, rank, inner),
+    [`experts.${name}.lora_b`]: matrix(experts, width, rank),
+  };
 }
 
 /** The router's matrices beside its weight. */
 function furtherRouterSpecs(layer: LayerCase): { [name: string]: ParameterSpec } {
   const { hidden, router: { noise, loraRank } = {} } = layer;
   const width = logitsPerToken(layer);
-  const matrix = (rows: number, columns: number) => ({ shape: [rows, columns], deviation: columns ** -0.5 });
   return {
     ...(noise?.kind === 'noisyTopK' && { 'router.noise_weight': matrix(width, hidden) }),
     ...(loraRank && { 'router.lora_a': matrix(loraRank, hidden), 'router.lora_b': matrix(width, loraRank) }),
   };
 }
 
-/** Whether a parameter of the router has no gradient: what only chooses, and what a low-rank pair leaves as it is. */
-export const isFrozenRouter = (name: string, parameters: { readonly [name: string]: unknown }): boolean =>
+function sharedSpecs(
+  { shared, hidden, sharedWeights }: LayerCase,
+  gated: boolean,
+): { [name: string]: ParameterSpec } {
+  if (!shared) return {};
+  const { intermediate, count, gate } = shared;
+  const several = count === undefined ? [] : [count];
+  const n = count ?? 1;
+  return {
+    ...(gated && { 'shared.gate': matrix(...several, intermediate, hidden) }),
+    'shared.up': matrix(...several, intermediate, hidden),
+    'shared.down': matrix(...several, hidden, intermediate),
+    ...(gate === 'sigmoid' && { 'shared.router': matrix(n, hidden) }),
+    ...((gate === 'weights' || sharedWeights) && { 'shared.weights': { shape: [n], deviation: 1 } }),
+  };
+}
+
+/** Whether a parameter has no gradient: what only chooses experts, and what low-rank pairs leave as it is. */
+export const isFrozen = (name: string, parameters: { readonly [name: string]: unknown }): boolean =>
   name === 'router.selection_bias' ||
-  ((name === 'router.weight' || name === 'router.bias') && 'router.lora_a' in parameters);
+  ((name === 'router.weight' || name === 'router.bias') && 'router.lora_a' in parameters) ||
+  (name.startsWith('experts.') &&
+    !name.includes('.lora_') &&
+    Object.keys(parameters).some(other => /^experts\..*\.lora_a$/.test(other)));
 
 const camelCase = (name: string) => name.replace(/[_.]([a-z])/g, (_, letter: string) => letter.toUpperCase());
 
@@ -201,10 +245,16 @@ export function uploadLayer(
   }
   const options = optionsOf(config.router);
   const { activation, activationLimit, activationAlpha, activationUpShift, applyWeightTo } = config;
+  const { gateUpLayout, transposed } = config;
+  const layout = {
+    ...(gateUpLayout && { gateUpLayout }),
+    ...(transposed && { transposed }),
+    ...(loraScale !== undefined && isFrozen('experts.down', parameters) && { loraScale }),
+  };
   const layer = {
     ...{ activation, activationLimit, activationAlpha, activationUpShift, applyWeightTo },
     x: upload(x, [tokens, hidden], dtype, device),
-    experts: partOf(all, 'experts') as unknown as MoeForwardArgs['experts'],
+    experts: { ...(partOf(all, 'experts') as unknown as Experts), ...layout },
     shared: config.shared && (partOf(all, 'shared') as unknown as MoeForwardArgs['shared']),
   };
   if (!routing) {
@@ -275,8 +325,8 @@ function byPublishedName({ parameters }: LayerInputs, backward: MoeGradients): L
   };
   const gradients: LayerRun['gradients'] = {};
   for (const name of Object.keys(parameters)) {
-    if (isFrozenRouter(name, parameters)) continue;
-    gradients[name] = found[name] ?? experts[apiName(name) as ExpertName]!;
+    const gradient = found[name] ?? (experts as Record<string, Tensor | undefined>)[apiName(name)];
+    if (gradient) gradients[name] = gradient;
   }
   return gradients;
 }

@@ -5,6 +5,7 @@ import {
   type ActivationOptions,
   type Dispatch,
   dispatch,
+  type ExpertLayout,
   groupedMatmul,
   groupedMatmulDgrad,
   groupedMatmulWgrad,
@@ -27,6 +28,7 @@ interface Block {
   weights: Tensor;
   onInput: boolean;
   activation: ActivationOptions;
+  layout?: ExpertLayout;
   up: Tensor;
   upBias?: Tensor;
   down: Tensor;
@@ -35,7 +37,8 @@ interface Block {
 
 /** The experts over a dispatch, forward and backward. */
 function runBlock(block: Block) {
-  const { x, dy, dispatch, weights, onInput, activation, up, upBias, down, downBias } = block;
+  const { x, dy, dispatch, weights, onInput, activation, layout = {}, up, upBias, down, downBias } = block;
+  const { transposed } = layout;
   const { offsets } = dispatch;
   const toRows = (of: Tensor, weighted: boolean) =>
     unpermuteBackward({ dy: of, dispatch, weights: weighted ? weights : undefined }).dRows;
@@ -48,16 +51,18 @@ function runBlock(block: Block) {
   };
 
   const rows = toRows(x, onInput);
-  const upArgs = { rows, weight: up, offsets, bias: upBias, ...activation, savePreActivation: true };
-  const { out: activated, preActivation } = groupedMatmul(upArgs);
-  const { out: outputs } = groupedMatmul({ rows: activated, weight: down, offsets, bias: downBias });
+  const upArgs = { rows, weight: up, offsets, bias: upBias, ...activation, ...layout };
+  const { out: activated, preActivation } = groupedMatmul({ ...upArgs, savePreActivation: true });
+  const downArgs = { rows: activated, weight: down, offsets, bias: downBias, transposed };
+  const { out: outputs } = groupedMatmul(downArgs);
   const y = toTokens(outputs, x, !onInput);
 
   const dOut = toRows(dy, !onInput);
-  const dDown = groupedMatmulWgrad({ dOut, rows: activated, offsets, bias: downBias !== undefined });
-  const dPre = groupedMatmulDgrad({ dOut, weight: down, offsets, ...activation, preActivation });
-  const dUp = groupedMatmulWgrad({ dOut: dPre, rows, offsets, bias: upBias !== undefined });
-  const dRows = groupedMatmulDgrad({ dOut: dPre, weight: up, offsets });
+  const dDownArgs = { dOut, rows: activated, offsets, bias: downBias !== undefined, transposed };
+  const dDown = groupedMatmulWgrad(dDownArgs);
+  const dPre = groupedMatmulDgrad({ dOut, weight: down, offsets, ...activation, preActivation, ...layout });
+  const dUp = groupedMatmulWgrad({ dOut: dPre, rows, offsets, bias: upBias !== undefined, transposed });
+  const dRows = groupedMatmulDgrad({ dOut: dPre, weight: up, offsets, transposed });
   const dx = toTokens(dRows, dy, onInput);
   const factors = onInput ? { dy: x, rows: dRows, x: dy } : { dy, rows: outputs, x };
   const { dWeights, ...unused } = unpermuteBackward({ ...factors, dispatch, weights });
@@ -98,6 +103,7 @@ function runRouted(inputs: LayerInputs, padded: boolean): Outcome {
   const { dWeights, dx, dUp, dDown, y } = runBlock({
     ...{ ...blockInputs(inputs), x, weights, onInput: config.applyWeightTo === 'input' },
     dispatch: dispatch({ indices, dropped, experts: count, identityExperts, ...room }),
+    layout: { gateUpLayout: config.gateUpLayout, transposed: config.transposed },
     ...{ up: experts.gateUp ?? experts.up!, upBias: experts.gateUpBias ?? experts.upBias },
     ...{ down: experts.down, downBias: experts.downBias },
   });
@@ -121,29 +127,44 @@ function runRouted(inputs: LayerInputs, padded: boolean): Outcome {
   return download({ ...found, gradients: Object.fromEntries(gradients) });
 }
 
-/** One expert whose rows are the tokens, in their order; its gate, if it has one, is a router of one expert. */
+/** Experts that every token is routed to, with the weights of a router of their own, of nothing but an expert scale, or of 1. */
 function runShared(inputs: LayerInputs): Pick<Outcome, 'y' | 'dx' | 'gradients'> {
   const { config, parameters, dtype } = inputs;
   const { tokens, hidden, shared } = config;
+  const { intermediate, count = 1 } = shared!;
   const { x, shared: given } = uploadLayer(inputs);
+  const { router: weight, weights: expertScale } = given!;
+  // Twice σ(0) is 1.
+  const logits = upload(new Float32Array(tokens * count), [tokens, count], 'float32');
+  const uniform = { logits, topK: count, score: 'sigmoid', scale: 2, expertScale } as const;
+  const gate = { x, weight: weight!, topK: count, score: 'sigmoid', expertScale } as const;
+  const routing = route(weight ? gate : uniform);
   const halves = ['shared.gate', 'shared.up'].filter(name => parameters[name]);
-  const up = halves.flatMap(name => [...parameters[name]!.values]);
-  const down = parameters['shared.down']!.values;
-  const gate = given!.router && route({ x, weight: given!.router, topK: 1, score: 'sigmoid' });
-  const indices = upload(new Int32Array(tokens), [tokens, 1], 'int32');
+  const size = intermediate * hidden;
+  const up = Array.from({ length: count }, (_, i) =>
+    halves.flatMap(name => [...parameters[name]!.values.subarray(i * size, (i + 1) * size)]),
+  );
   const { dx, dUp, dDown, y, dWeights } = runBlock({
-    ...{ ...blockInputs(inputs), x, onInput: false, dispatch: dispatch({ indices, experts: 1 }) },
-    weights: gate?.weights ?? upload(new Float32Array(tokens).fill(1), [tokens, 1], 'float32'),
-    up: upload(up, [1, halves.length * shared!.intermediate, hidden], dtype),
-    down: upload(down, [1, hidden, shared!.intermediate], dtype),
+    ...{ ...blockInputs(inputs), x, onInput: false, weights: routing.weights },
+    dispatch: dispatch({ indices: routing.indices, experts: count }),
+    up: upload(up.flat(), [count, halves.length * intermediate, hidden], dtype),
+    down: upload(parameters['shared.down']!.values, [count, hidden, intermediate], dtype),
   });
-  const ofGate =
-    gate && routeBackward({ routing: gate, dWeights, x, weight: given!.router, accumulateInto: { dx } });
-  const gradients: Outcome['gradients'] = { 'shared.down': download(dDown.dWeight) };
+  const { dWeight, dExpertScale, dLogits } = routeBackward({
+    ...{ routing, dWeights, expertScale },
+    ...(weight && { x, weight, accumulateInto: { dx } }),
+  });
   const joined = download(dUp.dWeight);
-  const size = joined.length / halves.length;
-  for (const [i, name] of halves.entries()) gradients[name] = joined.slice(i * size, (i + 1) * size);
-  if (ofGate) gradients['shared.router'] = download(ofGate.dWeight!);
-  free([gate, ofGate?.dLogits, dWeights]);
+  const gradients: Outcome['gradients'] = { 'shared.down': download(dDown.dWeight) };
+  for (const [half, name] of halves.entries()) {
+    const parts = Array.from({ length: count }, (_, i) => {
+      const start = (i * halves.length + half) * size;
+      return [...joined.subarray(start, start + size)];
+    });
+    gradients[name] = Float64Array.from(parts.flat());
+  }
+  if (dWeight) gradients['shared.router'] = download(dWeight);
+  if (dExpertScale) gradients['shared.weights'] = download(dExpertScale);
+  free([routing, dLogits, dWeights]);
   return { ...download({ y, dx }), gradients };
 }

@@ -10,52 +10,51 @@
 namespace moe::test {
 namespace {
 
-using cpu::Halves;
 using cpu::Ragged;
 
 int64_t sum_of(const std::vector<int32_t>& counts) {
   return std::accumulate(counts.begin(), counts.end(), int64_t{0});
 }
 
-// Fills rows of `length` elements, leaving what lies between them NaN.
-std::vector<double> fill_rows(Array& array, int64_t length, int64_t stride, Random& random) {
-  std::normal_distribution<float> normal;
-  std::vector<double> values(static_cast<size_t>(array.size()), NAN);
-  for (int64_t i = 0; i < array.size(); ++i) {
-    if (i % stride >= length) continue;
-    array.set(i, normal(random));
-    values[static_cast<size_t>(i)] = array[i];
-  }
-  return values;
+// Stored rows of one matrix B in one segment, and elements of each.
+struct Extent {
+  int64_t rows, length;
+};
+
+Extent b_extent(const GroupedShape& shape, const SegmentShape& segment) {
+  if (shape.ragged == Ragged::k) return {sum_of(shape.counts), shape.n};
+  return segment.b_k_contiguous ? Extent{shape.n, segment.k} : Extent{segment.k, shape.n};
 }
 
-int64_t b_parts(const GroupedShape& shape) {
-  return shape.halves == Halves::none ? 1 : 2;
-}
-
-// Steps of k within one half of B.
-int64_t steps_of_half(const GroupedShape& shape) {
-  return shape.halves == Halves::steps ? shape.k / 2 : shape.k;
+// Of all groups.
+int64_t b_rows_in_all(const GroupedShape& shape, const SegmentShape& segment, int matrix) {
+  if (segment.absent == matrix || (matrix == 1 && !shape.side_by_side)) return 0;
+  const int64_t groups = shape.ragged == Ragged::k ? 1 : static_cast<int64_t>(shape.counts.size());
+  return groups * b_extent(shape, segment).rows;
 }
 
 }  // namespace
 
-GroupedProblem::GroupedProblem(const GroupedShape& shape, Random& random)
-    : shape_(shape),
-      a_length_(shape.ragged == Ragged::m ? shape.k : shape.m),
-      b_length_(shape.ragged == Ragged::k || !shape.b_k_contiguous ? shape.n : steps_of_half(shape)),
-      b_rows_(shape.ragged == Ragged::k ? sum_of(shape.counts)
-              : shape.b_k_contiguous    ? shape.n
-                                        : steps_of_half(shape)),
-      a_(shape.a, sum_of(shape.counts) * (a_length_ + kGap)),
-      b_{{shape.b, (shape.ragged == Ragged::k ? 1 : static_cast<int64_t>(shape.counts.size())) * b_rows_ *
-                       (b_length_ + kGap)},
-         {shape.b, b_parts(shape) == 2
-                       ? static_cast<int64_t>(shape.counts.size()) * b_rows_ * (b_length_ + kGap)
-                       : 0}} {
-  a_values_ = fill_rows(a_, a_length_, a_length_ + kGap, random);
-  for (int part = 0; part < 2; ++part)
-    b_values_[part] = fill_rows(b_[part], b_length_, b_length_ + kGap, random);
+GroupedProblem::Stored::Stored(DType dtype, int64_t count, int64_t stored_length, Random& random)
+    : length(stored_length), array(dtype, count * (stored_length + kGap)) {
+  std::normal_distribution<float> normal;
+  values.assign(static_cast<size_t>(array.size()), NAN);
+  for (int64_t i = 0; i < array.size(); ++i) {
+    if (i % stride() >= length) continue;
+    array.set(i, normal(random));
+    values[static_cast<size_t>(i)] = array[i];
+  }
+}
+
+GroupedProblem::Segment::Segment(const GroupedShape& of, const SegmentShape& segment, Random& random)
+    : shape(segment),
+      b_rows(b_extent(of, segment).rows),
+      a(segment.a, sum_of(of.counts), of.ragged == Ragged::m ? segment.k : of.m, random),
+      b{{segment.b, b_rows_in_all(of, segment, 0), b_extent(of, segment).length, random},
+        {segment.b, b_rows_in_all(of, segment, 1), b_extent(of, segment).length, random}} {}
+
+GroupedProblem::GroupedProblem(const GroupedShape& shape, Random& random) : shape_(shape) {
+  for (const SegmentShape& segment : shape.segments) segments_.emplace_back(shape, segment, random);
   std::vector<int32_t> index(static_cast<size_t>(sum_of(shape.counts)));
   std::iota(index.begin(), index.end(), 0);
   if (shape.gathered) std::shuffle(index.begin(), index.end(), random);
@@ -74,67 +73,67 @@ void GroupedProblem::set_rows(const std::vector<int32_t>& counts, const std::vec
 }
 
 int64_t GroupedProblem::rows() const {
-  return shape_.ragged == Ragged::m ? offsets_.back() : shape_.m * static_cast<int64_t>(shape_.counts.size());
+  return by_rows() ? offsets_.back() : shape_.m * static_cast<int64_t>(shape_.counts.size());
 }
 
-GroupedProblem::GroupSteps GroupedProblem::steps_of(int64_t row) const {
-  if (shape_.ragged == Ragged::k) return {row / shape_.m, shape_.counts[static_cast<size_t>(row / shape_.m)]};
-  const auto after = std::upper_bound(offsets_.begin(), offsets_.end(), row);
-  return {after - offsets_.begin() - 1, shape_.k};
+int64_t GroupedProblem::group_of(int64_t row) const {
+  if (!by_rows()) return row / shape_.m;
+  return std::upper_bound(offsets_.begin(), offsets_.end(), row) - offsets_.begin() - 1;
 }
 
-int64_t GroupedProblem::a_index(int64_t group, int64_t row, int64_t step) const {
-  const bool by_rows = shape_.ragged == Ragged::m;
-  const auto routed = static_cast<size_t>(by_rows ? row : offsets_[static_cast<size_t>(group)] + step);
-  return positions_[routed] * (a_length_ + kGap) + (by_rows ? step : row % shape_.m);
+int64_t GroupedProblem::steps_of(const Segment& segment, int64_t group) const {
+  return by_rows() ? segment.shape.k : shape_.counts[static_cast<size_t>(group)];
 }
 
-double GroupedProblem::b_value(int64_t group, int64_t column, int64_t step) const {
-  const int64_t stride = b_length_ + kGap;
-  if (shape_.ragged == Ragged::k) {
-    const int32_t position = positions_[static_cast<size_t>(offsets_[static_cast<size_t>(group)] + step)];
-    return b_values_[0][static_cast<size_t>(position * stride + column)];
-  }
-  const bool by_lanes = shape_.halves == Halves::lanes;
-  const int64_t half = by_lanes ? column / shape_.n : step / std::max<int64_t>(1, steps_of_half(shape_));
-  if (by_lanes) column %= shape_.n;
-  if (shape_.halves == Halves::steps) step %= steps_of_half(shape_);
-  const int64_t stored = shape_.b_k_contiguous ? column : step,
-                within = shape_.b_k_contiguous ? step : column;
-  return b_values_[half][static_cast<size_t>((group * b_rows_ + stored) * stride + within)];
+int64_t GroupedProblem::position_of_step(int64_t group, int64_t step) const {
+  return positions_[static_cast<size_t>(offsets_[static_cast<size_t>(group)] + step)];
 }
 
-cpu::GroupedGemm GroupedProblem::description() const {
-  const auto operand = [&](const Array& array, int64_t length, int64_t group_rows, bool routed) {
-    return cpu::Operand{.data = array.at(0),
-                        .dtype = array.dtype(),
-                        .row_stride = length + kGap,
-                        .group_stride = group_rows * (length + kGap),
+double GroupedProblem::a_value(const Segment& segment, int64_t group, int64_t row, int64_t step) const {
+  if (by_rows()) return segment.a.at(positions_[static_cast<size_t>(row)], step);
+  return segment.a.at(position_of_step(group, step), row % shape_.m);
+}
+
+double GroupedProblem::b_value(const Segment& segment, int64_t group, int64_t column, int64_t step) const {
+  if (!by_rows()) return segment.b[0].at(position_of_step(group, step), column);
+  const int matrix = column < shape_.n ? 0 : 1;
+  if (segment.shape.absent == matrix) return 0;
+  const int64_t within = column - matrix * shape_.n, first = group * segment.b_rows;
+  const Stored& b = segment.b[matrix];
+  return segment.shape.b_k_contiguous ? b.at(first + within, step) : b.at(first + step, within);
+}
+
+cpu::Segment GroupedProblem::description(const Segment& segment) const {
+  const auto operand = [&](const Stored& stored, bool routed, bool k_contiguous) {
+    return cpu::Operand{.data = stored.array.at(0),
+                        .dtype = stored.array.dtype(),
+                        .row_stride = stored.stride(),
+                        .group_stride = routed ? 0 : segment.b_rows * stored.stride(),
                         .row_index = routed ? index_.data() : nullptr,
-                        .row_divisor = kDivisor};
+                        .row_divisor = kDivisor,
+                        .k_contiguous = k_contiguous};
   };
-  const bool by_rows = shape_.ragged == Ragged::m;
-  const int64_t b_group_rows = by_rows ? b_rows_ : 0;
-  return {.groups = static_cast<int64_t>(shape_.counts.size()),
-          .offsets = offsets_.data(),
-          .ragged = shape_.ragged,
-          .m = shape_.m,
-          .n = shape_.n,
-          .k = shape_.k,
-          .a = operand(a_, a_length_, 0, true),
-          .a_k_contiguous = by_rows,
-          .b = {operand(b_[0], b_length_, b_group_rows, !by_rows),
-                operand(b_[1], b_length_, b_group_rows, !by_rows)},
-          .b_k_contiguous = by_rows && shape_.b_k_contiguous,
-          .halves = shape_.halves,
-          .exact = shape_.exact};
+  cpu::Segment described = {.k = segment.shape.k, .a = operand(segment.a, true, by_rows())};
+  for (int matrix = 0; matrix < 2; ++matrix) {
+    described.b[matrix] = operand(segment.b[matrix], !by_rows(), by_rows() && segment.shape.b_k_contiguous);
+    described.b[matrix].absent = segment.shape.absent == matrix;
+  }
+  return described;
 }
 
 std::vector<float> GroupedProblem::run() const {
   std::vector<float> c(static_cast<size_t>(rows() * columns()), NAN);
   const int64_t width = cpu::kernels().width;
-  cpu::grouped_gemm(description(), [&](const cpu::Tile& tile) {
-    const int64_t first = shape_.ragged == Ragged::k ? tile.group * shape_.m + tile.row : tile.row;
+  cpu::GroupedGemm gemm = {.groups = static_cast<int64_t>(shape_.counts.size()),
+                           .offsets = offsets_.data(),
+                           .ragged = shape_.ragged,
+                           .m = shape_.m,
+                           .n = shape_.n,
+                           .side_by_side = shape_.side_by_side,
+                           .exact = shape_.exact};
+  for (const Segment& segment : segments_) gemm.segments.push_back(description(segment));
+  cpu::grouped_gemm(gemm, [&](const cpu::Tile& tile) {
+    const int64_t first = by_rows() ? tile.row : tile.group * shape_.m + tile.row;
     const auto take = [&](int64_t row, int64_t column, float value) {
       float& element = c[static_cast<size_t>((first + row) * columns() + column)];
       element = std::isnan(element) ? value : NAN;
@@ -143,7 +142,7 @@ std::vector<float> GroupedProblem::run() const {
       const float* sums = tile.c + row * cpu::kSlivers * width;
       for (int64_t lane = 0; lane < tile.lanes; ++lane) {
         take(row, tile.col + lane, sums[lane]);
-        if (shape_.halves == Halves::lanes) take(row, shape_.n + tile.col + lane, sums[width + lane]);
+        if (shape_.side_by_side) take(row, shape_.n + tile.col + lane, sums[width + lane]);
       }
     }
   });

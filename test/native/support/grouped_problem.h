@@ -2,7 +2,8 @@
 // of C.
 #pragma once
 
-#include <string>
+#include <deque>
+#include <optional>
 #include <vector>
 
 #include "cpu/grouped_gemm.h"
@@ -10,13 +11,21 @@
 
 namespace moe::test {
 
+// One run of k.
+struct SegmentShape {
+  int64_t k = 1;  // unless k is ragged
+  DType a = DType::float32, b = DType::float32;
+  bool b_k_contiguous = true;
+  // Of matrices side by side, the one that is not there in this segment.
+  std::optional<int> absent = std::nullopt;
+};
+
 struct GroupedShape {
   cpu::Ragged ragged = cpu::Ragged::m;
   std::vector<int32_t> counts;  // rows of each group
-  int64_t m = 0, n = 1, k = 1;  // those that are not ragged; as in GroupedGemm
-  DType a = DType::float32, b = DType::float32;
-  bool b_k_contiguous = true;
-  cpu::Halves halves = cpu::Halves::none;
+  int64_t m = 0, n = 1;         // those that are not ragged; as in GroupedGemm
+  std::vector<SegmentShape> segments = {{}};
+  bool side_by_side = false;
   bool gathered = false;  // routed rows lie elsewhere than in their order
   bool exact = false;
 };
@@ -25,19 +34,21 @@ class GroupedProblem {
  public:
   GroupedProblem(const GroupedShape& shape, Random& random);
 
-  // C: routed rows by columns, gate columns before up columns; or blocks [group][m][n]. An element that no
-  // tile held is NaN, one that several held is too.
+  // C: routed rows by columns, those of the second matrix after those of the first; or blocks [group][m][n].
+  // An element that no tile held is NaN, one that several held is too.
   std::vector<float> run() const;
 
-  int64_t columns() const { return shape_.n * (shape_.halves == cpu::Halves::lanes ? 2 : 1); }
+  int64_t columns() const { return shape_.n * (shape_.side_by_side ? 2 : 1); }
   int64_t rows() const;
 
-  // Calls visit(a, b) for the terms of an element of C in ascending k.
+  // Calls visit(a, b) for the terms of an element of C, segment after segment in ascending k.
   template <class Visit>
   void each_term(int64_t row, int64_t column, Visit visit) const {
-    const auto [group, steps] = steps_of(row);
-    for (int64_t step = 0; step < steps; ++step)
-      visit(a_values_[static_cast<size_t>(a_index(group, row, step))], b_value(group, column, step));
+    const int64_t group = group_of(row);
+    for (const Segment& segment : segments_) {
+      for (int64_t step = 0; step < steps_of(segment, group); ++step)
+        visit(a_value(segment, group, row, step), b_value(segment, group, column, step));
+    }
   }
   double exactly(int64_t row, int64_t column) const;
   // As a chain of the chosen table's multiply-adds.
@@ -62,22 +73,39 @@ class GroupedProblem {
   static constexpr int32_t kDivisor = 3;
   static constexpr int64_t kGap = 3;  // elements between stored rows
 
-  struct GroupSteps {
-    int64_t group, steps;
+  // Stored rows of one operand, `length` elements of each. What lies between them stays NaN.
+  struct Stored {
+    Stored(DType dtype, int64_t count, int64_t stored_length, Random& random);
+
+    double at(int64_t row, int64_t i) const { return values[static_cast<size_t>(row * stride() + i)]; }
+    int64_t stride() const { return length + kGap; }
+
+    int64_t length;
+    Array array;
+    std::vector<double> values;
+  };
+
+  struct Segment {
+    Segment(const GroupedShape& of, const SegmentShape& segment, Random& random);
+
+    SegmentShape shape;
+    int64_t b_rows;  // of one group; of a ragged k, routed rows
+    Stored a, b[2];
   };
 
   void set_rows(const std::vector<int32_t>& counts, const std::vector<int32_t>& index);
-  GroupSteps steps_of(int64_t row) const;
-  int64_t a_index(int64_t group, int64_t row, int64_t step) const;
-  double b_value(int64_t group, int64_t column, int64_t step) const;
-  cpu::GroupedGemm description() const;
+  bool by_rows() const { return shape_.ragged == cpu::Ragged::m; }
+  int64_t group_of(int64_t row) const;
+  int64_t steps_of(const Segment& segment, int64_t group) const;
+  // Where the routed row of a step lies, of a ragged k.
+  int64_t position_of_step(int64_t group, int64_t step) const;
+  double a_value(const Segment& segment, int64_t group, int64_t row, int64_t step) const;
+  double b_value(const Segment& segment, int64_t group, int64_t column, int64_t step) const;
+  cpu::Segment description(const Segment& segment) const;
 
   GroupedShape shape_;
-  // Of stored rows of the operands. B of a ragged k has routed rows, else blocks of a group each.
-  int64_t a_length_, b_length_, b_rows_;
   std::vector<int32_t> offsets_, index_, positions_;
-  Array a_, b_[2];
-  std::vector<double> a_values_, b_values_[2];
+  std::deque<Segment> segments_;  // which stay where they are
 };
 
 }  // namespace moe::test

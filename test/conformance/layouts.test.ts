@@ -1,0 +1,132 @@
+// Experts in every published layout: against the reference, and against the plain layout, bit for bit wherever sums run in the
+// same order. At every size at which a tile of a product, or of its epilogue, ends.
+
+import { describe, test } from 'vitest';
+import { ACTIVATIONS, type DeviceName } from '../../src/index.ts';
+import { columnsPerOutput } from '../reference/activation.ts';
+import { activationTitle, CLAMPS } from '../support/activations.ts';
+import { expectClose, expectSameValues } from '../support/compare.ts';
+import { unitRoundoff } from '../support/dtypes.ts';
+import { expectAdded, expectRuns } from '../support/expect-layer.ts';
+import { type LayerCase, type LayerInputs, layerInputs, runLayer } from '../support/layer.ts';
+import { LAYERS, LAYOUTS, type LayerVariant, layerTitle } from '../support/layers.ts';
+import { inLayout, tensorInLayout } from '../support/layouts.ts';
+import { TARGETS } from '../support/targets.ts';
+import { download } from '../support/tensors.ts';
+
+const SMALL: LayerCase = { tokens: 17, hidden: 19, intermediate: 13, experts: 5, topK: 2 };
+const OPTIONS: LayerCase = { ...SMALL, tokens: 41, experts: 6, bias: true };
+
+/** Where the tiles of some instruction set end, and one beside. */
+const EDGES = [
+  ...[1, 2, 3, 4, 5, 7, 8, 9, 11, 12, 13, 15, 16, 17, 23, 24, 25, 31, 32, 33, 47, 48, 49, 63, 64, 65],
+  ...[95, 96, 97, 127, 128, 129],
+];
+/** 1, 6 and 10 rows. */
+const FEW_ROWS: LayerCase = { ...SMALL, topK: 1, experts: 3, given: t => (t < 1 ? 0 : t < 7 ? 1 : 2) };
+/** 0, 4 and 13. */
+const EMPTY_GROUP: LayerCase = { ...FEW_ROWS, bias: true, given: t => (t < 4 ? 1 : 2) };
+
+const LOADS: readonly LayerCase[] = [
+  { ...SMALL, name: 'long inner dimension up', hidden: 1037 },
+  { ...SMALL, name: 'long inner dimension down', intermediate: 1029, bias: true },
+  { ...SMALL, name: 'wide rows', hidden: 300, intermediate: 270 },
+  { ...SMALL, name: 'one expert for 200 tokens', tokens: 200, experts: 1, topK: 1, bias: true },
+  { ...SMALL, name: 'one hot expert', tokens: 90, experts: 12, given: (t, k) => (k ? 7 : t % 6), bias: true },
+  { ...SMALL, name: 'empty experts', tokens: 40, experts: 30, given: (t, k) => 10 + 2 * ((t + k) % 4) },
+  { ...SMALL, name: 'no token', tokens: 0, bias: true },
+  { ...SMALL, name: 'one token', tokens: 1, bias: true },
+  { name: 'one of everything', tokens: 1, hidden: 1, intermediate: 1, experts: 1, topK: 1, bias: true },
+  { ...SMALL, name: 'whole tiles', tokens: 64, hidden: 64, intermediate: 64 },
+  { ...SMALL, name: 'float32 biases', wide: true, bias: true },
+];
+
+const gated = ({ activation = 'swiglu' }: LayerVariant) => columnsPerOutput(activation) === 2;
+const FORMS: readonly LayerVariant[] = [...ACTIVATIONS.map(activation => ({ activation })), ...CLAMPS];
+
+/**
+ * What is summed in another order than in the plain layout, through interleaved columns, or where bfloat16 is multiplied by pairs
+ * and the last gate of an odd number makes one with the first up: the gradient of the experts' input, and what comes of it.
+ */
+function inOtherOrder(
+  { dtype, config }: LayerInputs,
+  { gateUpLayout, separate }: LayerVariant,
+): (result: string) => boolean {
+  const oddPairs = separate && dtype === 'bfloat16' && config.intermediate % 2 === 1;
+  if (gateUpLayout !== 'interleaved' && !oddPairs) return () => false;
+  const results = config.applyWeightTo === 'input' ? /^(dx|dWeights|dLogits|router\..*)$/ : /^dx$/;
+  return result => results.test(result);
+}
+
+function expectPlainBits(plain: LayerInputs, layout: LayerVariant, device: DeviceName): void {
+  const expected = download(runLayer(plain, { device }));
+  const found = download(runLayer(inLayout(plain, layout), { device }));
+  const reordered = inOtherOrder(plain, layout);
+  const bound = Math.max(unitRoundoff(plain.dtype), 2 ** -20);
+  const expectSame = (name: string, actual: Float64Array | undefined, values: Float64Array) => {
+    if (reordered(name)) expectClose(name, actual!, values, bound);
+    else expectSameValues(name, actual, values);
+  };
+  for (const key of ['y', 'indices', 'weights', 'dx', 'dWeights'] as const) {
+    expectSame(key, found[key], expected[key]);
+  }
+  if (expected.dLogits) expectSame('dLogits', found.dLogits, expected.dLogits);
+  for (const [name, values] of Object.entries(expected.gradients)) {
+    const parts = tensorInLayout(name, { shape: plain.parameters[name]!.shape, values }, layout);
+    for (const [part, stored] of Object.entries(parts)) {
+      expectSame(part, found.gradients[part], stored.values);
+    }
+  }
+}
+
+describe.each(TARGETS)('layouts on $device in $dtype', ({ dtype, device }) => {
+  describe.each(LAYOUTS.map(layout => ({ layout, title: layerTitle(layout) })))('$title', ({ layout }) => {
+    const { activation, ...arrangement } = layout;
+    const forms = FORMS.filter(form => gated(form) === gated(layout)).map(form => ({
+      form,
+      title: activationTitle({ activation: 'swiglu', ...form }),
+    }));
+
+    const samePlain = (sizes: Partial<LayerCase>) => {
+      for (const rows of [FEW_ROWS, EMPTY_GROUP]) {
+        expectPlainBits(layerInputs({ ...rows, activation, ...sizes }, dtype), arrangement, device);
+      }
+    };
+
+    test.each(forms)('$title', ({ form }) => {
+      expectRuns('layer', layerInputs({ ...OPTIONS, ...form, ...arrangement }, dtype), device);
+      for (const bias of [false, true]) {
+        expectPlainBits(layerInputs({ ...OPTIONS, ...form, bias }, dtype), arrangement, device);
+      }
+    });
+
+    test.each(LOADS)('$name', load => {
+      expectPlainBits(layerInputs({ ...load, activation }, dtype), arrangement, device);
+    });
+
+    test('every width of experts', () => {
+      for (const intermediate of EDGES) samePlain({ hidden: 7, intermediate });
+    });
+
+    test('every width of rows', () => {
+      for (const hidden of EDGES) samePlain({ hidden, intermediate: 7 });
+    });
+
+    test('every number of rows', () => {
+      for (const rows of [4, 6, 8, 12, 14, 16, 28, 32, 48]) {
+        const given = (t: number) => (t < rows - 1 ? 0 : t < 2 * rows - 1 ? 1 : 2);
+        samePlain({ tokens: 3 * rows, given, hidden: rows + 1, intermediate: rows - 1 });
+      }
+    });
+
+    test('with every other option', () => {
+      for (const { activation: _, activationLimit: __, separate: ___, ...options } of LAYERS) {
+        expectPlainBits(layerInputs({ ...OPTIONS, ...options, activation }, dtype), arrangement, device);
+      }
+    });
+
+    test.each([...new Set([dtype, 'float32'] as const)])('gradients added to %s buffers', stored => {
+      expectAdded(layerInputs({ ...OPTIONS, ...layout }, dtype), stored, device);
+    });
+  });
+});
