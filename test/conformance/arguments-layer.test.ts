@@ -41,9 +41,6 @@ const separate = () => ({ gate: floats([E, I, H]), up: floats([E, I, H]), down: 
 const given = (indices: Tensor, weights: Tensor) => ({ router: undefined, routing: { indices, weights } });
 const FORWARD_KEYS =
   'x, router, routing, experts, shared, applyWeightTo, save, activation, activationLimit, activationAlpha, activationUpShift';
-const GRADIENT_KEYS =
-  'routerWeight, routerBias, routerExpertScale, routerNoiseWeight, routerLoraA, routerLoraB, sharedGate, sharedUp, sharedDown, sharedRouter';
-const EXPERT_KEYS = 'gateUp, gate, up, down, gateUpBias, gateBias, upBias, downBias';
 
 const FORWARD: BadCall[] = [
   [

@@ -3,10 +3,9 @@
 import { describe, expect, test } from 'vitest';
 import { ACTIVATIONS } from '../../src/index.ts';
 import { activationTitle, CLAMPS } from '../support/activations.ts';
-import { expectAdded, expectLayer, expectRuns, referenceOptions } from '../support/expect-layer.ts';
-import { type LayerCase, type LayerInputs, layerInputs, runLayer } from '../support/layer.ts';
+import { expectAdded, expectLayer, expectRuns } from '../support/expect-layer.ts';
+import { type LayerCase, layerInputs, runLayer } from '../support/layer.ts';
 import { LAYERS, layerTitle } from '../support/layers.ts';
-import { seeded } from '../support/random.ts';
 import { PROJECTIONS, ROUTERS, routerTitle } from '../support/routers.ts';
 import { TARGETS } from '../support/targets.ts';
 import { download } from '../support/tensors.ts';

@@ -1,5 +1,5 @@
-// Storing a tile: sum, bias and what was there before, rounded once to the output's dtype, are exact in
-// float32 adds.
+// Storing a tile: a multiple of the sum, the bias and what was there before, in float32 multiply-adds, are
+// rounded once to the output's dtype.
 #include <optional>
 
 #include "support/expect.h"
@@ -11,6 +11,7 @@ struct StoreCase {
   DType dtype;
   std::optional<DType> bias;
   bool accumulate;
+  float scale;
   int rows, lanes;
   int64_t gap;  // between rows of the output
 };
@@ -25,8 +26,9 @@ bool stores_exactly(const cpu::Kernels& table, const StoreCase& given, Random& r
     for (int64_t lane = 0; lane < given.lanes; ++lane) {
       const int64_t i = row * stride + lane;
       if (given.accumulate) out.set(i, c[(row * 7 + lane * 3) % c.size()] - 1);
-      auto sum = static_cast<float>(c[row * pitch + lane]);
-      if (given.bias) sum += static_cast<float>(bias[lane]);
+      const auto product = static_cast<float>(c[row * pitch + lane]);
+      const float start = given.bias ? static_cast<float>(bias[lane]) : 0.0f;
+      float sum = multiply_add(table, given.scale, product, start);
       if (given.accumulate) sum = static_cast<float>(out[i]) + sum;
       want.set(i, sum);
     }
@@ -34,6 +36,7 @@ bool stores_exactly(const cpu::Kernels& table, const StoreCase& given, Random& r
   table.store({.c = c.f32(),
                .rows = given.rows,
                .lanes = given.lanes,
+               .scale = given.scale,
                .out = out.at(0),
                .out_stride = stride,
                .dtype = given.dtype,
@@ -62,16 +65,19 @@ void check_lanes(const cpu::Kernels& table, StoreCase given, Random& random) {
 }  // namespace
 
 TEST_SUITE("kernels") {
-  TEST_CASE("store adds bias and what was there, and rounds once") {
+  TEST_CASE("store multiplies, adds bias and what was there, and rounds once") {
     Random random(3);
     for_each_table([&](const cpu::Kernels& table) {
       for (DType dtype : kFloatDTypes) {
         for (bool accumulate : {false, true}) {
-          INFO("to ", std::string(name_of(dtype)), accumulate ? ", accumulated" : "");
-          check_lanes(table, {.dtype = dtype, .accumulate = accumulate}, random);
-          for (DType bias : kFloatDTypes) {
-            INFO("bias ", std::string(name_of(bias)));
-            check_lanes(table, {.dtype = dtype, .bias = bias, .accumulate = accumulate}, random);
+          for (float scale : {1.0f, -0.7f}) {
+            INFO("to ", std::string(name_of(dtype)), accumulate ? ", accumulated" : "", ", times ", scale);
+            check_lanes(table, {.dtype = dtype, .accumulate = accumulate, .scale = scale}, random);
+            for (DType bias : kFloatDTypes) {
+              INFO("bias ", std::string(name_of(bias)));
+              check_lanes(table, {.dtype = dtype, .bias = bias, .accumulate = accumulate, .scale = scale},
+                          random);
+            }
           }
         }
       }

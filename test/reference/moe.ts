@@ -9,7 +9,6 @@ import {
   referenceWeightGradient,
 } from './dispatch.ts';
 import { type ExpertsConfig, type ReferenceExperts, referenceExperts } from './experts.ts';
-import { referenceDgrad, referenceWgrad } from './grouped-matmul.ts';
 import { referenceIdentity, referenceIdentityWeightGradient } from './identity.ts';
 import { type RoutedLayer, routeLayer } from './layer-router.ts';
 import { FLOAT64, type Precision, sum, unrounded, type Values } from './precision.ts';

@@ -12,7 +12,7 @@ import { referenceDgrad, referenceWgrad } from './grouped-matmul.ts';
 import { FLOAT64, type Precision, roundRouting, sum } from './precision.ts';
 import { referenceLogits } from './route.ts';
 
-export interface SharedConfig extends Pick<ExpertsConfig, 'hidden' | 'intermediate' | 'activation'> {
+export interface SharedConfig extends Omit<ExpertsConfig, 'experts'> {
   tokens: number;
   /** n, default 1 */
   count?: number;
