@@ -66,7 +66,7 @@ export interface RouterOptions {
   normalize?: boolean;
   /** Added to that sum (DeepSeek-V3: 1e-20). Default 0. */
   normalizeEps?: number;
-  /** Lower bound of that sum. Default 0. */
+  /** Lower bound of that sum. Default 0; with `identity` scores, which may add up to anything, give one above 0. */
   normalizeMin?: number;
   /** Multiplies the weights (DeepSeek `routed_scaling_factor`). Default 1. */
   scale?: number;

@@ -62,7 +62,8 @@ export const WEIGHT_SIDES = ['output', 'input'] as const;
 export type WeightSide = (typeof WEIGHT_SIDES)[number];
 
 /** A routing made elsewhere: expert ids int32 [T, K] and weights float32 [T, K]; dropped int32 [T, K] where some are. */
-export type GivenRouting = Pick<Routing, 'indices' | 'weights' | 'dropped'> & Partial<Pick<Routing, 'run'>>;
+export type GivenRouting = Pick<Routing, 'indices' | 'weights' | 'dropped'> &
+  Partial<Pick<Routing, 'router' | 'run'>>;
 
 /** A router's description, its parameters, and what this call adds to them. */
 export interface RouterParameters extends RouterOptions, RouterTensors, RouteCall {}
@@ -156,7 +157,7 @@ export function moeForward(args: MoeForwardArgs): MoeForwardResult {
     const routing = forwardRouting(args, tokens, dims.experts);
     if (router) for (const part of routingTensors(routing)) own(part);
     const { indices, weights, dropped } = routing;
-    const identityExperts = router?.identityExperts ?? 0;
+    const { identityExperts } = routing.router ?? {};
     const { rows } = routing.run ?? {};
     const permutation = dispatch({ indices, experts: dims.experts, identityExperts, dropped, rows });
     for (const part of Object.values(permutation)) own(part);
