@@ -32,8 +32,9 @@ Tensor described(const Napi::CallbackInfo& info) {
   return shaped(info[1].As<Napi::Array>(), static_cast<DType>(info[0].As<Napi::Number>().Uint32Value()));
 }
 
-Napi::Value wrapped(Napi::Env env, Tensor tensor, std::shared_ptr<Storage> storage, int64_t accounted) {
-  tensor.data = storage->data();
+// A handle on a tensor whose data lies in `storage`.
+Napi::Value wrapped(Napi::Env env, const Tensor& tensor, std::shared_ptr<Storage> storage,
+                    int64_t accounted) {
   auto* handle = new TensorHandle{std::move(storage), tensor, 0, Environment::of(env).accounting()};
   handle->accounting->tensors += 1;
   account(env, *handle, accounted);
@@ -44,26 +45,30 @@ Napi::Value wrapped(Napi::Env env, Tensor tensor, std::shared_ptr<Storage> stora
 }
 
 Napi::Value allocate(const Napi::CallbackInfo& info) {
-  const Tensor tensor = described(info);
+  Tensor tensor = described(info);
   auto storage = Environment::of(info.Env()).queue().allocate(tensor.bytes());
+  tensor.data = storage->data();
   return wrapped(info.Env(), tensor, std::move(storage), static_cast<int64_t>(tensor.bytes()));
 }
 
 Napi::Value wrap(const Napi::CallbackInfo& info) {
-  const Tensor tensor = described(info);
+  Tensor tensor = described(info);
   auto storage = Environment::of(info.Env()).lend(info[2].As<Napi::TypedArray>());
+  tensor.data = storage->data();
   if (storage->bytes() < tensor.bytes())
     throw Error(kErrShape, "data: expected a buffer as large as the tensor");
   return wrapped(info.Env(), tensor, std::move(storage), 0);
 }
 
-// The same memory under another shape.
-Napi::Value reshape(const Napi::CallbackInfo& info) {
+// The same memory under another shape, or a part of it: the shape's elements from element `at` on.
+Napi::Value view(const Napi::CallbackInfo& info) {
   const TensorHandle& handle = handle_of(info[0]);
   Tensor tensor = shaped(info[1].As<Napi::Array>(), handle.tensor.dtype);
-  if (tensor.elements() != handle.tensor.elements()) {
-    throw Error(kErrShape, "shape: expected as many elements as the tensor");
+  const int64_t at = info[2].As<Napi::Number>().Int64Value();
+  if (at < 0 || at > handle.tensor.elements() - tensor.elements()) {
+    throw Error(kErrShape, "shape: expected elements of the tensor");
   }
+  tensor.data = handle.tensor.as<char>() + at * static_cast<int64_t>(bytes_of(tensor.dtype));
   return wrapped(info.Env(), tensor, handle.storage, 0);
 }
 
@@ -116,7 +121,7 @@ void export_tensors(Napi::Env env, Napi::Object exports) {
   exports.Set("allocate", Napi::Function::New(env, guarded<allocate>));
   exports.Set("wrap", Napi::Function::New(env, guarded<wrap>));
   exports.Set("release", Napi::Function::New(env, guarded<release_handle>));
-  exports.Set("reshape", Napi::Function::New(env, guarded<reshape>));
+  exports.Set("view", Napi::Function::New(env, guarded<view>));
   exports.Set("write", Napi::Function::New(env, guarded<write>));
   exports.Set("readSync", Napi::Function::New(env, guarded<read_sync>));
   exports.Set("read", Napi::Function::New(env, guarded<read>));

@@ -11,7 +11,7 @@
 namespace moe::binding {
 
 struct TensorHandle {
-  // The view's data pointer is the storage's. After release() storage is null and the tensor absent.
+  // The tensor's data lies within the storage. After release() storage is null and the tensor absent.
   std::shared_ptr<Storage> storage;
   Tensor tensor;
   // What V8 was told and `memory()` counts; shared buffers count for nothing.

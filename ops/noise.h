@@ -8,12 +8,18 @@
 #include <cmath>
 #include <cstdint>
 
+#if defined(__CUDACC__)
+#define MOE_EVERYWHERE __host__ __device__
+#else
+#define MOE_EVERYWHERE
+#endif
+
 namespace moe::noise {
 
 using Words = std::array<uint32_t, 4>;
 
 // Philox4x32-10 (Salmon et al. 2011, Parallel random numbers: as easy as 1, 2, 3).
-inline Words philox(Words counter, uint32_t key0, uint32_t key1) {
+MOE_EVERYWHERE inline Words philox(Words counter, uint32_t key0, uint32_t key1) {
   constexpr uint64_t kMultiplier0 = 0xD2511F53, kMultiplier1 = 0xCD9E8D57;
   constexpr uint32_t kWeyl0 = 0x9E3779B9, kWeyl1 = 0xBB67AE85;
   for (int round = 0; round < 10; ++round) {
@@ -27,19 +33,19 @@ inline Words philox(Words counter, uint32_t key0, uint32_t key1) {
 }
 
 // The words of columns 4·block … 4·block + 3 of a row.
-inline Words words_of(uint64_t seed, uint64_t step, uint32_t row, uint32_t block) {
+MOE_EVERYWHERE inline Words words_of(uint64_t seed, uint64_t step, uint32_t row, uint32_t block) {
   const auto low = [](uint64_t value) { return static_cast<uint32_t>(value); };
   return philox({block, row, low(step), low(step >> 32)}, low(seed), low(seed >> 32));
 }
 
 // In (0, 1), never an end of it: an odd multiple of 2^-24.
-inline float uniform(uint32_t word) {
+MOE_EVERYWHERE inline float uniform(uint32_t word) {
   return (static_cast<float>(word >> 9) + 0.5f) * 0x1p-23f;
 }
 
 // ln x of a normal x > 0 to about a rounding: x = 2^n · m with m in [√½, √2), ln m = 2·atanh(s) with
 // s = (m - 1) / (m + 1), |s| ≤ 0.172, by its series to s^9.
-inline float log(float x) {
+MOE_EVERYWHERE inline float log(float x) {
   auto bits = std::bit_cast<uint32_t>(x);
   const uint32_t shifted = bits + (0x3f800000u - 0x3f3504f3u);
   const auto n = static_cast<float>(static_cast<int32_t>(shifted >> 23) - 127);
@@ -57,13 +63,13 @@ inline float log(float x) {
 }
 
 // The standard Gumbel distribution.
-inline float gumbel(uint32_t word) {
+MOE_EVERYWHERE inline float gumbel(uint32_t word) {
   return -log(-log(uniform(word)));
 }
 
 // The standard normal distribution: √2 · erfinv(2u - 1) by the single-precision fit of Giles 2010
 // (Approximating the erfinv function).
-inline float normal(uint32_t word) {
+MOE_EVERYWHERE inline float normal(uint32_t word) {
   constexpr std::array<float, 9> kCentre = {1.50140941f,     0.246640727f,    -0.00417768164f,
                                             -0.00125372503f, 0.00021858087f,  -4.39150654e-06f,
                                             -3.5233877e-06f, 3.43273939e-07f, 2.81022636e-08f};

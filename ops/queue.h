@@ -25,7 +25,7 @@ class Queue {
   virtual std::shared_ptr<Storage> allocate(size_t bytes) = 0;
   // Validates, enqueues and returns. `pins` keep the op's memory alive until it has run.
   virtual void submit(const Op& op, Pins pins) = 0;
-  // Overwrites a tensor in queue order with a copy of `host`, taken before this returns.
+  // Overwrites a tensor, or a part of one, in queue order with a copy of `host`, taken before this returns.
   virtual void write(const Tensor& out, Pins pins, const void* host) = 0;
   // Copies a tensor to host memory in queue order, then calls `done`.
   virtual void read(const Tensor& source, Pins pins, void* host, Done done) = 0;

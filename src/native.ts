@@ -65,8 +65,8 @@ export type Native = Record<NativeOp, (args: NativeArgs) => void> & {
   allocate(dtype: number, shape: readonly number[]): NativeTensor;
   /** A tensor over the caller's buffer, which is kept alive as long as native code may touch it. */
   wrap(dtype: number, shape: readonly number[], view: ArrayBufferView): NativeTensor;
-  /** Another handle on the same memory. */
-  reshape(tensor: NativeTensor, shape: readonly number[]): NativeTensor;
+  /** Another handle on the same memory, or on a part of it: the shape's elements, from element `at` on. */
+  view(tensor: NativeTensor, shape: readonly number[], at: number): NativeTensor;
   release(tensor: NativeTensor): void;
   /** Enqueues a copy of `view` (staged at the call) into the tensor. */
   write(tensor: NativeTensor, view: ArrayBufferView): void;

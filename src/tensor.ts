@@ -1,6 +1,7 @@
 // The Tensor handle: dtype, shape, device and native memory that is freed once, by dispose() or by the garbage collector.
 
 import { markAsUntransferable } from 'node:worker_threads';
+import { checkInteger, checkKeys } from './check.ts';
 import { checkDType, DTYPES, type DType, describe, isDType, type TensorData } from './dtype.ts';
 import { badArgument, MoeError } from './errors.ts';
 import { enumIndex, type NativeTensor, native, rethrow } from './native.ts';
@@ -100,14 +101,19 @@ export class Tensor implements Disposable {
   }
 
   /**
-   * Enqueues overwriting all elements with a copy of `source`, taken at the call.
-   * @param source as long as the tensor, of the type that {@link Tensor.data} returns
-   * @throws MoeError ERR_INVALID_ARGUMENT, ERR_DTYPE, ERR_SHAPE
+   * Enqueues overwriting elements with a copy of `source`, taken at the call: all of them, or with `at` as many as `source` has,
+   * from element `at` on. A tensor of more elements than an array can have is filled in parts.
+   * @param source of the type that {@link Tensor.data} returns; without `at` as long as the tensor
+   * @param options.at an element, counted in row-major order
+   * @throws MoeError ERR_INVALID_ARGUMENT, ERR_DTYPE, ERR_SHAPE, ERR_DISPOSED, ERR_DETACHED
    */
-  write(source: TensorSource): void {
-    const handle = useHandle('tensor', this);
-    checkSource('source', source, this.dtype, this.size);
-    callNative(() => native.write(handle, plainView(source)));
+  write(source: TensorSource, options: { at?: number } = {}): void {
+    this.assertUsable('tensor');
+    checkKeys('options', options, ['at']);
+    const { at } = options;
+    checkSource('source', source, this.dtype, this.size, at !== undefined);
+    if (at !== undefined) checkInteger('options.at', at, 0, this.size - source.length);
+    intoPart(this, at ?? 0, source.length, part => native.write(part, plainView(source)));
   }
 
   /**
@@ -137,7 +143,7 @@ export class Tensor implements Disposable {
     }
     const handle = useHandle('tensor', this);
     return adopt(
-      callNative(() => native.reshape(handle, shape)),
+      callNative(() => native.view(handle, shape, 0)),
       this.dtype,
       shape,
       this.#source,
@@ -178,6 +184,23 @@ export class Tensor implements Disposable {
 export function useHandle(name: string, tensor: Tensor): NativeTensor {
   tensor.assertUsable(name);
   return handleOfTensor(tensor)!;
+}
+
+/** Enqueues overwriting elements of `target`, from `at` on, with those of `source`, rounded to nearest even. */
+export function castInto(source: Tensor, target: Tensor, at: number): void {
+  const from = useHandle('source', source);
+  intoPart(target, at, source.size, out => native.cast({ source: from, out }));
+}
+
+/** Calls with a handle on `count` elements of a tensor, from `at` on. */
+function intoPart(tensor: Tensor, at: number, count: number, call: (part: NativeTensor) => void): void {
+  const whole = useHandle('tensor', tensor);
+  const part = callNative(() => native.view(whole, [count], at));
+  try {
+    callNative(() => call(part));
+  } finally {
+    native.release(part);
+  }
 }
 
 /** Runs a call into the addon and turns its errors into MoeErrors. */
@@ -294,16 +317,16 @@ function plainView(source: TensorSource): TensorSource {
   return new Uint16Array(source.buffer, source.byteOffset, source.length);
 }
 
-function checkSource(name: string, source: unknown, dtype: DType, size: number): void {
+function checkSource(name: string, source: unknown, dtype: DType, size: number, part = false): void {
   const fits = source instanceof DTYPES[dtype].array || (dtype === 'float16' && isFloat16Array(source));
   if (!fits)
     throw badArgument('ERR_DTYPE', name, `${DTYPES[dtype].array.name} for ${dtype}`, describe(source));
   const { length, buffer } = source as TensorSource;
-  if (length === size) return;
-  if (length === 0 && isDetached(buffer)) {
+  if (length === 0 && size > 0 && isDetached(buffer)) {
     throw badArgument('ERR_DETACHED', name, 'an intact buffer', 'a detached one');
   }
-  throw badArgument('ERR_SHAPE', name, `${size} elements`, `${length}`);
+  if (part ? length <= size : length === size) return;
+  throw badArgument('ERR_SHAPE', name, `${part ? 'at most ' : ''}${size} elements`, `${length}`);
 }
 
 /** A detached buffer is the one that no view can be made of; `ArrayBuffer.prototype.detached` is newer than Node 20. */

@@ -1,49 +1,41 @@
-// Moves one matrix from a checkpoint to its place in a parameter: straight where it lies there as here, else a strip of
-// rows at a time, so that neither a copy of a matrix is made nor the event loop held up for one.
+// Moves matrices from a checkpoint to their places in a parameter, strip by strip through the device's queue, so that no array
+// as long as a parameter is needed: the largest ones have more elements than an array can.
 
-import { DTYPES, type FloatDType } from '../dtype.ts';
-import { tensor } from '../tensor.ts';
-import type { Block } from './plan.ts';
+import { finished } from '../device.ts';
+import { castInto, type Tensor, tensor } from '../tensor.ts';
+import { type FloatArray, type StoredMatrix, stripBuffer, strips } from './matrix.ts';
 
-/** Elements in the parameter's dtype: float32, or the bits of bfloat16 or float16. */
-export type FloatArray = Float32Array | Uint16Array;
-
-/** Of a strip: a MiB at most, many rows of any model. */
-const STRIP_ELEMENTS = 2 ** 18;
-
-export async function readBlock(block: Block, into: FloatArray, dtype: FloatDType): Promise<void> {
-  const { tensor, start, rows, columns, transposed, at } = block;
-  if (!transposed && block.dtype === dtype) {
-    await tensor.file.readInto(tensor.name, into.subarray(at, at + rows * columns), start);
-    return;
-  }
-  const [height, width] = transposed ? [columns, rows] : [rows, columns];
-  const stripHeight = Math.min(height, Math.max(1, Math.floor(STRIP_ELEMENTS / width)));
-  const buffer = new DTYPES[block.dtype].array(stripHeight * width) as FloatArray;
-  for (let top = 0; top < height; top += stripHeight) {
-    const strip = buffer.subarray(0, Math.min(stripHeight, height - top) * width);
-    await tensor.file.readInto(tensor.name, strip, start + top * width);
-    placeStrip(block, await convert(strip, block.dtype, dtype), top, into);
-  }
+/** A matrix and its place in a parameter. */
+export interface Block {
+  readonly matrix: StoredMatrix;
+  /** Where its first row goes: an element of the parameter. */
+  readonly at: number;
 }
 
-async function convert(strip: FloatArray, from: FloatDType, to: FloatDType): Promise<FloatArray> {
-  if (from === to) return strip;
-  using stored = tensor(strip, [strip.length], { dtype: from });
-  using converted = stored.cast(to);
-  return (await converted.data()) as FloatArray;
+/** Strips that the queue may hold copies of. */
+const STAGED_BYTES = 2 ** 24;
+
+/** Resolves once the queue has filled the parameter. */
+export async function fill(parameter: Tensor, blocks: readonly Block[]): Promise<void> {
+  const buffer = stripBuffer(blocks.map(({ matrix }) => matrix));
+  let staged = 0;
+  for (const { matrix, at } of blocks) {
+    for await (const { top, values } of strips(matrix, buffer)) {
+      place(parameter, values, matrix, at + top * matrix.columns);
+      staged += values.byteLength;
+      if (staged < STAGED_BYTES) continue;
+      await finished(parameter.device);
+      staged = 0;
+    }
+  }
+  await finished(parameter.device);
 }
 
-/** @param top the strip's first row, counted in rows as they are stored */
-function placeStrip(block: Block, strip: FloatArray, top: number, into: FloatArray): void {
-  const { rows, columns, transposed, at } = block;
-  if (!transposed) {
-    into.set(strip, at + top * columns);
+function place(parameter: Tensor, values: FloatArray, { dtype }: StoredMatrix, at: number): void {
+  if (dtype === parameter.dtype) {
+    parameter.write(values, { at });
     return;
   }
-  const height = strip.length / rows;
-  for (let j = 0; j < rows; j++) {
-    const column = at + j * columns + top;
-    for (let i = 0; i < height; i++) into[column + i] = strip[i * rows + j]!;
-  }
+  using strip = tensor(values, [values.length], { dtype, device: parameter.device });
+  castInto(strip, parameter, at);
 }

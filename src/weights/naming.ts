@@ -14,6 +14,8 @@ export interface Source {
   readonly interleaved?: boolean;
   /** The experts' axis is one with the rows': [E·rows, columns]. */
   readonly flat?: boolean;
+  /** Elements are 4-bit floats: the names are of their blocks, beside which lie scales. */
+  readonly mxfp4?: boolean;
 }
 
 /** A part of a layer: a parameter by its published name, or a half of a packed one (`experts.gate` of `experts.gate_up`). */
@@ -22,7 +24,9 @@ export type Part =
   | `experts.${'gate' | 'up' | 'gate_up' | 'down' | 'gate_up_bias' | 'down_bias'}`
   | `shared.${'gate' | 'up' | 'down' | 'router'}`;
 
-export type Scheme = Readonly<Partial<Record<Part, Source>> & { 'router.weight': Source }>;
+export type Scheme = Readonly<
+  Partial<Record<Part, Source>> & Record<'router.weight' | 'experts.down', Source>
+>;
 
 function source(...names: string[]): Source {
   return { names };
@@ -43,6 +47,18 @@ function switchTransformer(mlp: string): Scheme {
     'router.bias': source(`${mlp}.router.classifier.bias`),
     'experts.up': source(`${mlp}.experts.expert_{expert}.wi.weight`),
     'experts.down': source(`${mlp}.experts.expert_{expert}.wo.weight`),
+  };
+}
+
+/** The released weights are 4-bit, in blocks along the inputs; in bfloat16 they are published transposed. */
+function gptOss(gateUp: Source, down: Source) {
+  return {
+    'router.weight': source(`${MLP}.router.weight`),
+    'router.bias': source(`${MLP}.router.bias`),
+    'experts.gate_up': { ...gateUp, interleaved: true },
+    'experts.gate_up_bias': source(`${MLP}.experts.gate_up_proj_bias`),
+    'experts.down': down,
+    'experts.down_bias': source(`${MLP}.experts.down_proj_bias`),
   };
 }
 
@@ -70,6 +86,12 @@ export const SCHEMES = {
     'shared.up': source(`${MLP}.shared_experts.up_proj.weight`, `${MLP}.shared_expert.up_proj.weight`),
     'shared.down': source(`${MLP}.shared_experts.down_proj.weight`, `${MLP}.shared_expert.down_proj.weight`),
     'shared.router': source(`${MLP}.shared_expert_gate.weight`),
+  },
+  longcat: {
+    'router.weight': source(`${MLP}.router.classifier.weight`),
+    'router.bias': source(`${MLP}.router.classifier.bias`),
+    'router.selection_bias': source(`${MLP}.router.e_score_correction_bias`),
+    ...perExpert(`${MLP}.experts.{expert}`, ...PROJECTIONS),
   },
   jamba: {
     'router.weight': source(`${JAMBA}.router.weight`),
@@ -102,14 +124,14 @@ export const SCHEMES = {
     'shared.up': source(`${LLAMA4}.shared_expert.up_proj.weight`),
     'shared.down': source(`${LLAMA4}.shared_expert.down_proj.weight`),
   },
-  gptOss: {
-    'router.weight': source(`${MLP}.router.weight`),
-    'router.bias': source(`${MLP}.router.bias`),
-    'experts.gate_up': { names: [`${MLP}.experts.gate_up_proj`], transposed: true, interleaved: true },
-    'experts.gate_up_bias': source(`${MLP}.experts.gate_up_proj_bias`),
-    'experts.down': { names: [`${MLP}.experts.down_proj`], transposed: true },
-    'experts.down_bias': source(`${MLP}.experts.down_proj_bias`),
-  },
+  gptOss: gptOss(
+    { names: [`${MLP}.experts.gate_up_proj`], transposed: true },
+    { names: [`${MLP}.experts.down_proj`], transposed: true },
+  ),
+  gptOssMxfp4: gptOss(
+    { names: [`${MLP}.experts.gate_up_proj_blocks`], mxfp4: true },
+    { names: [`${MLP}.experts.down_proj_blocks`], mxfp4: true },
+  ),
   dbrx: {
     'router.weight': source(`${DBRX}.router.layer.weight`),
     'experts.gate': { names: [`${DBRX}.experts.mlp.w1`], flat: true },

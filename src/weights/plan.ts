@@ -1,11 +1,12 @@
 // Which tensors of a checkpoint make up a layer's parameters, and where each of their matrices goes. Everything that a
 // header can tell is checked here, before a single element is read.
 
-import type { FloatDType } from '../dtype.ts';
-import { badArgument, MoeError } from '../errors.ts';
-import { fileError, type SafetensorsDType } from '../safetensors.ts';
+import { badArgument, type MoeError } from '../errors.ts';
+import { fileError } from '../safetensors.ts';
 import { elementCount } from '../tensor.ts';
-import type { Checkpoint, StoredTensor } from './checkpoint.ts';
+import type { Checkpoint } from './checkpoint.ts';
+import type { Block } from './fill.ts';
+import { transposed } from './matrix.ts';
 import {
   isPerExpert,
   layoutOf,
@@ -16,20 +17,7 @@ import {
   type Source,
   tensorName,
 } from './naming.ts';
-
-/** One matrix in a checkpoint and its place in a parameter, in the layout of both or transposed. A vector has one column. */
-export interface Block {
-  readonly tensor: StoredTensor;
-  readonly dtype: FloatDType;
-  /** The matrix's first element within its tensor. */
-  readonly start: number;
-  /** Rows in the parameter. */
-  readonly rows: number;
-  readonly columns: number;
-  readonly transposed: boolean;
-  /** Where its first row goes: an element of the parameter. */
-  readonly at: number;
-}
+import { findMatrix } from './stored.ts';
 
 export interface ParameterPlan {
   readonly name: string;
@@ -43,22 +31,22 @@ export interface LayerPlace {
   readonly naming: SchemeName;
 }
 
-const DTYPES: Readonly<Partial<Record<SafetensorsDType, FloatDType>>> = {
-  F32: 'float32',
-  F16: 'float16',
-  BF16: 'bfloat16',
-};
-
-/** The scheme by whose name for the router the checkpoint holds one in this layer. */
+/** The scheme by whose names the checkpoint holds a router in this layer; and experts, where schemes share the router's name. */
 export function findNaming(checkpoint: Checkpoint, layer: number): SchemeName {
-  const known = Object.keys(SCHEMES) as SchemeName[];
-  const found = known.filter(naming => {
-    const scheme: Scheme = SCHEMES[naming];
-    return scheme['router.weight'].names.some(name => checkpoint.has(tensorName(name, layer, 0)));
-  });
-  if (found.length === 1) return found[0]!;
-  if (found.length === 0) {
-    throw fileError(checkpoint.path, `layer ${layer}`, `a router named as in ${known.join(', ')}`, 'none');
+  let found = Object.keys(SCHEMES) as SchemeName[];
+  for (const [part, what] of [
+    ['router.weight', 'a router'],
+    ['experts.down', 'experts'],
+  ] as const) {
+    const held = found.filter(naming => {
+      const scheme: Scheme = SCHEMES[naming];
+      return scheme[part].names.some(name => checkpoint.has(tensorName(name, layer, 0)));
+    });
+    if (held.length === 1) return held[0]!;
+    if (held.length === 0) {
+      throw fileError(checkpoint.path, `layer ${layer}`, `${what} named as in ${found.join(', ')}`, 'none');
+    }
+    found = held;
   }
   const expected = `one of ${found.join(', ')}, for ${checkpoint.path} holds layer ${layer} of each`;
   throw badArgument('ERR_INVALID_ARGUMENT', 'options.naming', expected, 'undefined');
@@ -67,7 +55,7 @@ export function findNaming(checkpoint: Checkpoint, layer: number): SchemeName {
 /**
  * @param shapes of the parameters, by name, in the layout of {@link layoutOf}
  * @throws MoeError ERR_FILE for a tensor that is missing, of another shape or dtype, or that the layer would leave out;
- *   ERR_UNSUPPORTED for MXFP4 experts; ERR_INVALID_ARGUMENT for a parameter that such checkpoints do not have
+ *   ERR_UNSUPPORTED for an unknown quantised form; ERR_INVALID_ARGUMENT for a parameter that such checkpoints do not have
  */
 export async function planLayer(
   place: LayerPlace,
@@ -127,48 +115,21 @@ interface BlockPlace {
 }
 
 async function findBlock(
-  place: LayerPlace,
+  { checkpoint, layer, naming }: LayerPlace,
   source: Source,
   { matrix, expert, count, at }: BlockPlace,
 ): Promise<Block> {
-  const { flat = false } = source;
-  const transposed = (source.transposed ?? false) && !layoutOf(place.naming).transposed;
-  const [rows, columns = 1] = matrix as [number, number?];
-  const stored = transposed ? [...matrix].reverse() : [...matrix];
-  const together = count !== undefined && !isPerExpert(source);
-  if (together && flat) stored[0]! *= count;
-  else if (together) stored.unshift(count);
-  const tensor = await findTensor(place, source, expert);
-  const dtype = checkStored(tensor, stored);
-  const start = together ? expert * rows * columns : 0;
-  return { tensor, dtype, start, rows, columns, transposed, at };
-}
-
-async function findTensor(
-  { checkpoint, layer }: LayerPlace,
-  source: Source,
-  expert: number,
-): Promise<StoredTensor> {
+  const { flat = false, mxfp4 = false } = source;
+  const turn = source.transposed === true && !layoutOf(naming).transposed;
   const names = source.names.map(template => tensorName(template, layer, expert));
-  const name = names.find(name => checkpoint.has(name)) ?? names[0]!;
-  if (!checkpoint.has(name) && checkpoint.has(`${name}_blocks`)) {
-    throw new MoeError(
-      'ERR_UNSUPPORTED',
-      `${checkpoint.path}: ${name}: expected float32, float16 or bfloat16, got MXFP4 (${name}_blocks)`,
-    );
-  }
-  return await checkpoint.find(name);
-}
-
-function checkStored({ file, name, entry }: StoredTensor, shape: readonly number[]): FloatDType {
-  if (entry.shape.join() !== shape.join()) {
-    throw fileError(file.path, name, `shape [${shape.join(', ')}]`, `[${entry.shape.join(', ')}]`);
-  }
-  const dtype = DTYPES[entry.dtype];
-  if (dtype === undefined) {
-    throw fileError(file.path, name, `dtype ${Object.keys(DTYPES).join(', ')}`, entry.dtype);
-  }
-  return dtype;
+  const together = count !== undefined && !isPerExpert(source);
+  const stored = await findMatrix(checkpoint, {
+    name: names.find(name => checkpoint.has(name)) ?? names[0]!,
+    mxfp4,
+    matrix: turn ? [...matrix].reverse() : matrix,
+    stack: together ? { count, index: expert, flat } : undefined,
+  });
+  return { matrix: turn ? transposed(stored) : stored, at };
 }
 
 function notPublished({ naming }: LayerPlace, parameter: string): MoeError {

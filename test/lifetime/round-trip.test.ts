@@ -1,9 +1,11 @@
 // Into a tensor and out again: data(), dataSync(), write() and cast(), bit for bit and in the order they were called.
 
+import { totalmem } from 'node:os';
 import { describe, expect, it } from 'vitest';
-import { type DType, type TensorData, tensor, zeros } from '../../src/index.ts';
+import { type DType, memory, type TensorData, tensor, zeros } from '../../src/index.ts';
 import { decode, encode } from '../support/dtypes.ts';
 import { seeded } from '../support/random.ts';
+import { runChild } from './support/run-child.ts';
 import { expectSame } from './support/same.ts';
 import { enqueueLongWork } from './support/work.ts';
 
@@ -31,6 +33,22 @@ describe.each(['float32', 'int32', 'bfloat16', 'float16'] as const)('%s', dtype 
     expectSame(await target.data(), values);
   });
 
+  it('comes back from write() in parts', async () => {
+    using target = tensor(values, shape, { dtype });
+    const cuts = [0, 1, 3, values.length];
+    const shifted = values.map((_, i) => values[(i + 1) % values.length]!);
+    for (const [i, at] of cuts.slice(0, -1).entries()) target.write(shifted.slice(at, cuts[i + 1]), { at });
+    expectSame(await target.data(), shifted);
+    target.write(values.slice(2, 5), { at: 2 });
+    expectSame(
+      await target.data(),
+      shifted.map((value, i) => (i >= 2 && i < 5 ? values[i]! : value)),
+    );
+    target.write(values.slice(0, 0), { at: values.length });
+    target.write(values, { at: 0 });
+    expectSame(await target.data(), values);
+  });
+
   it('comes back empty', async () => {
     using empty = tensor(values.slice(0, 0), [3, 0, 2], { dtype });
     expect(empty.size).toBe(0);
@@ -45,6 +63,104 @@ it('data() returns an array of its own each time', async () => {
   const first = await source.data();
   first[0] = 9;
   expect(await source.data()).toEqual(new Float32Array([1, 2]));
+});
+
+describe('write() in parts', () => {
+  const part = (source: TensorData, options: unknown) => {
+    using target = tensor([1, 2, 3, 4], [2, 2]);
+    const before = memory().tensors;
+    const call = () => target.write(source, options as { at: number });
+    let error: unknown;
+    try {
+      call();
+    } catch (thrown) {
+      error = thrown;
+    }
+    expect(target.dataSync()).toEqual(new Float32Array([1, 2, 3, 4]));
+    expect(memory().tensors).toBe(before);
+    return error;
+  };
+  const two = new Float32Array(2);
+
+  /** Title, source, options, code and message. */
+  const BAD: [string, TensorData, unknown, string, string][] = [
+    ['less than all without at', two, {}, 'ERR_SHAPE', 'source: expected 4 elements, got 2'],
+    [
+      'more than all',
+      new Float32Array(5),
+      { at: 0 },
+      'ERR_SHAPE',
+      'source: expected at most 4 elements, got 5',
+    ],
+    [
+      'past the end',
+      two,
+      { at: 3 },
+      'ERR_INVALID_ARGUMENT',
+      'options.at: expected an integer from 0 to 2, got 3',
+    ],
+    [
+      'before the start',
+      two,
+      { at: -1 },
+      'ERR_INVALID_ARGUMENT',
+      'options.at: expected an integer from 0 to 2, got -1',
+    ],
+    [
+      'between elements',
+      two,
+      { at: 0.5 },
+      'ERR_INVALID_ARGUMENT',
+      'options.at: expected an integer from 0 to 2, got 0.5',
+    ],
+    [
+      'nowhere',
+      two,
+      { at: null },
+      'ERR_INVALID_ARGUMENT',
+      'options.at: expected an integer from 0 to 2, got null',
+    ],
+    [
+      'another dtype',
+      new Int32Array(2),
+      { at: 0 },
+      'ERR_DTYPE',
+      'source: expected Float32Array for float32, got Int32Array(2)',
+    ],
+    [
+      'an unknown option',
+      two,
+      { from: 0 },
+      'ERR_INVALID_ARGUMENT',
+      'options: expected only the keys at, got "from"',
+    ],
+    ['a number for options', two, 2, 'ERR_INVALID_ARGUMENT', 'options: expected an object, got 2'],
+  ];
+
+  it.each(BAD)('refuses %s', (_, source, options, code, message) => {
+    expect(part(source, options)).toMatchObject({ code, message });
+  });
+
+  it('refuses a detached array', () => {
+    const source = new Float32Array(2);
+    structuredClone(source, { transfer: [source.buffer] });
+    expect(part(source, { at: 0 })).toMatchObject({ code: 'ERR_DETACHED' });
+  });
+
+  it('reaches a tensor under another shape, and one that shares an array', async () => {
+    const array = new Float32Array(6);
+    using shared = tensor(array, [6], { copy: false });
+    using reshaped = shared.reshape([2, 3]);
+    reshaped.write(new Float32Array([1, 2]), { at: 4 });
+    expect(await shared.data()).toEqual(new Float32Array([0, 0, 0, 0, 1, 2]));
+    expect(array).toEqual(new Float32Array([0, 0, 0, 0, 1, 2]));
+  });
+
+  it.skipIf(totalmem() < 12 * 2 ** 30)('reaches past 2³² elements (needs 12 GiB of memory)', async () => {
+    const { stdout, stderr } = await runChild('write-far');
+    expect(stderr).toBe('');
+    expect(JSON.parse(stdout)).toEqual({ elements: 2 ** 32 + 2 ** 20, first: 2048, sum: 1023 * 1024 + 2048 });
+  });
 });
 
 describe('cast', () => {

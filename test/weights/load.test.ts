@@ -7,28 +7,25 @@ import {
   MoELayer,
   type NamedTensors,
   type Preset,
-  type Tensor,
   tensor,
 } from '../../src/index.ts';
 import { temporaryFiles } from '../cli/support/safetensors.ts';
-import { expectSameBytes } from '../support/compare.ts';
 import { decode, encode, type Float } from '../support/dtypes.ts';
 import { tensorInLayout } from '../support/layouts.ts';
-import { seeded } from '../support/random.ts';
-import { PRESET_NAMES, type PresetName, shrunk } from '../support/shrunk.ts';
-import { download, downloadBytes, upload } from '../support/tensors.ts';
+import { type PresetName, shrunk } from '../support/shrunk.ts';
 import {
   checkpointFile,
   type Matrices,
   PUBLISHED,
+  PUBLISHED_NAMES,
   randomParameters,
   switchDecoder,
   switchEncoder,
 } from './support/published.ts';
+import { expectSameLayer } from './support/same-layer.ts';
 
 const { folder, write } = temporaryFiles();
 const DTYPES: Float[] = ['float32', 'bfloat16', 'float16'];
-const TOKENS = 11;
 
 /** Of those published otherwise than with gate rows before up rows, each of H columns. */
 const LAYOUTS: Readonly<Partial<Record<PresetName, ExpertLayout>>> = {
@@ -57,28 +54,7 @@ function directLayer(config: Preset, parameters: Matrices, file: Float, layout: 
   return new MoELayer({ ...config, ...layout }, { weights });
 }
 
-function expectSameLayer(loaded: MoELayer, direct: MoELayer): void {
-  expect(Object.keys(loaded.parameters).sort()).toEqual(Object.keys(direct.parameters).sort());
-  for (const [name, parameter] of Object.entries(direct.parameters)) {
-    const found = loaded.parameters[name]!;
-    expect([name, found.dtype, ...found.shape]).toEqual([name, parameter.dtype, ...parameter.shape]);
-    expectSameBytes(name, bytesOf(found), bytesOf(parameter));
-  }
-  expect(loaded.config).toEqual(direct.config);
-  const { hidden, dtype } = direct.config;
-  const x = upload(seeded(5).normals(TOKENS * hidden), [TOKENS, hidden], dtype);
-  const expected = direct.forward(x);
-  expectSameBytes('y', downloadBytes(loaded.forward(x)), bytesOf(expected));
-  const y = download(expected);
-  expect(y.some(value => value !== 0) && y.every(Number.isFinite)).toBe(true);
-}
-
-function bytesOf(tensor: Tensor): Buffer {
-  const { buffer, byteOffset, byteLength } = tensor.dataSync();
-  return Buffer.from(buffer, byteOffset, byteLength);
-}
-
-describe.each(PRESET_NAMES)('%s', name => {
+describe.each(PUBLISHED_NAMES)('%s', name => {
   const config = shrunk(name);
   const layout = LAYOUTS[name];
   const publish = PUBLISHED[name];

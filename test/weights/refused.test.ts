@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { type LoadExpertsOptions, loadExperts, MoeError, memory, type Preset } from '../../src/index.ts';
 import { type FileTensors, safetensors, temporaryFiles } from '../cli/support/safetensors.ts';
 import { shrunk } from '../support/shrunk.ts';
-import { PUBLISHED, randomParameters, stored } from './support/published.ts';
+import { PUBLISHED, type PublishedName, randomParameters, stored } from './support/published.ts';
 
 const { folder, write } = temporaryFiles();
 
@@ -15,7 +15,7 @@ const DOWN = `${SPARSE}.experts.3.w2.weight`;
 const EXPERTS = 'model.layers.0.mlp.experts';
 const SHARED = 'model.layers.0.mlp.shared_expert.up_proj.weight';
 
-function published(name: Parameters<typeof shrunk>[0]): FileTensors {
+function published(name: PublishedName): FileTensors {
   return stored(PUBLISHED[name](randomParameters(shrunk(name), 1), 0), 'float32');
 }
 
@@ -76,10 +76,10 @@ const FILES: [string, FileTensors, Preset, string, string][] = [
   ],
   [
     'an expert of another dtype',
-    { ...published('mixtral8x7b'), [DOWN]: zeros([24, 10], 'F8_E4M3', 1) },
+    { ...published('mixtral8x7b'), [DOWN]: zeros([24, 10], 'F8_E5M2', 1) },
     mixtral,
     'ERR_FILE',
-    `${DOWN}: expected dtype F32, F16, BF16, got F8_E4M3`,
+    `${DOWN}: expected dtype F32, F16, BF16, got F8_E5M2`,
   ],
   [
     'an expert too many',
@@ -102,27 +102,171 @@ const FILES: [string, FileTensors, Preset, string, string][] = [
     'ERR_FILE',
     'model.layers.0.mlp.shared_experts.gate_proj.weight: expected a tensor of this name, got none',
   ],
+];
+
+const MIXTRAL_FP8: FileTensors = { ...published('mixtral8x7b'), [DOWN]: zeros([24, 10], 'F8_E4M3', 1) };
+const SCALES = `${DOWN}_scale_inv`;
+const GPT_OSS = without(published('gptOss20b'), `${EXPERTS}.gate_up_proj`, `${EXPERTS}.down_proj`);
+const multiples = shrunk('gptOss20b', { hidden: 32, intermediate: 64, experts: 2, topK: 1 });
+const MXFP4 = mxfp4File(multiples);
+
+/** A checkpoint in MXFP4 whose numbers are all zero. */
+function mxfp4File({ hidden, intermediate, experts }: Preset): FileTensors {
+  const layer = 'model.layers.0.mlp';
+  return {
+    [`${layer}.router.weight`]: zeros([experts, hidden]),
+    [`${layer}.router.bias`]: zeros([experts]),
+    [`${EXPERTS}.gate_up_proj_blocks`]: zeros([experts, 2 * intermediate, hidden / 32, 16], 'U8', 1),
+    [`${EXPERTS}.gate_up_proj_scales`]: zeros([experts, 2 * intermediate, hidden / 32], 'U8', 1),
+    [`${EXPERTS}.gate_up_proj_bias`]: zeros([experts, 2 * intermediate]),
+    [`${EXPERTS}.down_proj_blocks`]: zeros([experts, hidden, Math.floor(intermediate / 32), 16], 'U8', 1),
+    [`${EXPERTS}.down_proj_scales`]: zeros([experts, hidden, Math.floor(intermediate / 32)], 'U8', 1),
+    [`${EXPERTS}.down_proj_bias`]: zeros([experts, hidden]),
+  };
+}
+
+/** As {@link FILES}. */
+const QUANTISED: typeof FILES = [
   [
-    'experts in MXFP4',
+    'float8 without scales',
+    MIXTRAL_FP8,
+    mixtral,
+    'ERR_FILE',
+    `${SCALES}: expected a tensor of this name, got none`,
+  ],
+  [
+    'float8 with scales of another block size',
+    { ...MIXTRAL_FP8, [SCALES]: zeros([2, 1]) },
+    mixtral,
+    'ERR_FILE',
+    `${SCALES}: expected shape [1, 1], got [2, 1]`,
+  ],
+  [
+    'float8 with scales that are no floats',
+    { ...MIXTRAL_FP8, [SCALES]: zeros([1, 1], 'U8', 1) },
+    mixtral,
+    'ERR_FILE',
+    `${SCALES}: expected dtype F32, F16, BF16, got U8`,
+  ],
+  [
+    'scales beside float32',
+    { ...published('mixtral8x7b'), [SCALES]: zeros([1, 1]) },
+    mixtral,
+    'ERR_FILE',
+    `${DOWN}: expected dtype F8_E4M3, for there is ${SCALES}, got F32`,
+  ],
+  [
+    'float8 for every expert in one tensor',
     {
-      ...without(published('gptOss20b'), `${EXPERTS}.gate_up_proj`),
-      [`${EXPERTS}.gate_up_proj_blocks`]: zeros([8, 20, 1, 16], 'U8', 1),
-      [`${EXPERTS}.gate_up_proj_scales`]: zeros([8, 20, 1], 'U8', 1),
+      ...published('llama4Scout'),
+      'language_model.model.layers.0.feed_forward.experts.down_proj': zeros([8, 10, 24], 'F8_E4M3', 1),
     },
-    shrunk('gptOss20b'),
+    shrunk('llama4Scout'),
+    'ERR_FILE',
+    'language_model.model.layers.0.feed_forward.experts.down_proj: expected dtype F32, F16, BF16, got F8_E4M3',
+  ],
+  [
+    'GPTQ',
+    { ...without(published('mixtral8x7b'), DOWN), [DOWN.replace('weight', 'qweight')]: zeros([3, 10]) },
+    mixtral,
     'ERR_UNSUPPORTED',
-    `${EXPERTS}.gate_up_proj: expected float32, float16 or bfloat16, got MXFP4 (${EXPERTS}.gate_up_proj_blocks)`,
+    `${DOWN}: expected float32, float16 or bfloat16, got GPTQ or AWQ (${DOWN.replace('weight', 'qweight')})`,
+  ],
+  [
+    'packed by compressed-tensors',
+    { ...without(published('mixtral8x7b'), DOWN), [`${DOWN}_packed`]: zeros([24, 2]) },
+    mixtral,
+    'ERR_UNSUPPORTED',
+    `${DOWN}: expected float32, float16 or bfloat16, got compressed-tensors (${DOWN}_packed)`,
+  ],
+  [
+    'gpt-oss with no experts at all',
+    GPT_OSS,
+    shrunk('gptOss20b'),
+    'ERR_FILE',
+    'layer 0: expected experts named as in gptOss, gptOssMxfp4, got none',
+  ],
+  [
+    'MXFP4 of rows that are no whole groups',
+    mxfp4File({ ...multiples, intermediate: 48 }),
+    shrunk('gptOss20b', { hidden: 32, intermediate: 48, experts: 2, topK: 1 }),
+    'ERR_FILE',
+    `${EXPERTS}.down_proj_blocks: expected a multiple of 32 columns, got 48`,
+  ],
+  [
+    'MXFP4 without scales',
+    without(MXFP4, `${EXPERTS}.down_proj_scales`),
+    multiples,
+    'ERR_FILE',
+    `${EXPERTS}.down_proj_scales: expected a tensor of this name, got none`,
+  ],
+  [
+    'MXFP4 of another shape',
+    { ...MXFP4, [`${EXPERTS}.down_proj_blocks`]: zeros([2, 32, 1, 16], 'U8', 1) },
+    multiples,
+    'ERR_FILE',
+    `${EXPERTS}.down_proj_blocks: expected shape [2, 32, 2, 16], got [2, 32, 1, 16]`,
+  ],
+  [
+    'MXFP4 with scales of another dtype',
+    { ...MXFP4, [`${EXPERTS}.down_proj_scales`]: zeros([2, 32, 2]) },
+    multiples,
+    'ERR_FILE',
+    `${EXPERTS}.down_proj_scales: expected dtype U8, as MXFP4 is stored, got F32`,
   ],
 ];
 
 describe('files', () => {
-  test.each(FILES)('%s', async (title, tensors, config, code, sentence) => {
+  test.each([...FILES, ...QUANTISED])('%s', async (title, tensors, config, code, sentence) => {
     const path = write(`${title}.safetensors`, safetensors(tensors));
     const before = memory().tensors;
     const error = await failure(loadExperts(path, config, OPTIONS));
     expect(error.code).toBe(code);
     expect(error.message).toContain(`${path}: ${sentence}`);
     expect(memory().tensors).toBe(before);
+  });
+
+  test('a selection bias that is NaN, once it is read', async () => {
+    const name = 'model.layers.0.mlp.gate.e_score_correction_bias';
+    const file = published('deepseekV3');
+    file[name] = {
+      ...file[name]!,
+      data: Float32Array.from({ length: 8 }, (_, e) => (e === 5 ? Number.NaN : 0)),
+    };
+    const path = write('nan.safetensors', safetensors(file));
+    const before = memory().tensors;
+    expect(await failure(loadExperts(path, shrunk('deepseekV3'), OPTIONS))).toMatchObject({
+      code: 'ERR_INVALID_ARGUMENT',
+      message: 'weights.router.selection_bias: expected numbers, got NaN at 5',
+    });
+    expect(memory().tensors).toBe(before);
+  });
+
+  test('MXFP4 where bfloat16 was named', async () => {
+    const path = write('not-bfloat16.safetensors', safetensors(MXFP4));
+    const error = await failure(loadExperts(path, multiples, { layer: 0, naming: 'gptOss' }));
+    expect(error.code).toBe('ERR_UNSUPPORTED');
+    expect(error.message).toContain(`got MXFP4 (${EXPERTS}.gate_up_proj_blocks)`);
+  });
+
+  test('gpt-oss in both of its forms, unless one is named', async () => {
+    const config = { ...multiples, dtype: 'float32' } as const;
+    const half = {
+      [`${EXPERTS}.gate_up_proj`]: zeros([2, 32, 128]),
+      [`${EXPERTS}.down_proj`]: zeros([2, 64, 32]),
+    };
+    const path = write('both-forms.safetensors', safetensors({ ...MXFP4, ...half }));
+    expect(await failure(loadExperts(path, config, OPTIONS))).toMatchObject({
+      code: 'ERR_INVALID_ARGUMENT',
+      message: `options.naming: expected one of gptOss, gptOssMxfp4, for ${path} holds layer 0 of each, got undefined`,
+    });
+    for (const [naming, transposed] of [
+      ['gptOss', true],
+      ['gptOssMxfp4', false],
+    ] as const) {
+      using loaded = await loadExperts(path, config, { layer: 0, naming });
+      expect(loaded.config).toMatchObject({ transposed, gateUpLayout: 'interleaved' });
+    }
   });
 
   test('a parameter that such models do not have', async () => {

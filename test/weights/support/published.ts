@@ -146,6 +146,12 @@ const deepseekV3: Publish = (layer, n) => ({
   [`model.layers.${n}.mlp.gate.e_score_correction_bias`]: layer['router.selection_bias']!,
 });
 
+const longcat: Publish = (layer, n) => ({
+  [`model.layers.${n}.mlp.router.classifier.weight`]: layer['router.weight']!,
+  [`model.layers.${n}.mlp.router.e_score_correction_bias`]: layer['router.selection_bias']!,
+  ...gatedExperts(layer, `model.layers.${n}.mlp.experts`),
+});
+
 const jamba: Publish = (layer, n) => ({
   [`model.layers.${n}.feed_forward.router.weight`]: layer['router.weight']!,
   ...gatedExperts(layer, `model.layers.${n}.feed_forward.experts`),
@@ -220,8 +226,12 @@ function stack1({ shape, values }: Matrix): Matrix {
   return { shape: [1, ...shape], values };
 }
 
+/** Models of papers that came without weights. */
+type Unpublished = 'glam64B64E' | 'expertChoice8B64E' | 'mixtureOfDepths';
+export type PublishedName = Exclude<PresetName, Unpublished>;
+
 /** How each preset's model is published. */
-export const PUBLISHED: Readonly<Record<PresetName, Publish>> = {
+export const PUBLISHED: Readonly<Record<PublishedName, Publish>> = {
   switchBase128: switchEncoder,
   mixtral8x7b: mixtral,
   mixtral8x22b: mixtral,
@@ -241,6 +251,8 @@ export const PUBLISHED: Readonly<Record<PresetName, Publish>> = {
   gptOss120b: gptOss,
   dbrx,
   phi35Moe: mixtral,
+  longcatFlash: longcat,
   graniteMoe: granite,
   nemotron3Nano30bA3b: nemotron,
 };
+export const PUBLISHED_NAMES = Object.keys(PUBLISHED) as PublishedName[];
