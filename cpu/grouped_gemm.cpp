@@ -43,8 +43,9 @@ struct Scratch {
                          table.width)) {}
 
   static Scratch& of_this_thread() {
-    thread_local Scratch scratch(kernels());
-    return scratch;
+    // On the heap: loaders have little room for what threads keep in place.
+    thread_local const auto scratch = std::make_unique<Scratch>(kernels());
+    return *scratch;
   }
 
   AlignedFloats a, b, c;
