@@ -107,7 +107,7 @@ describe('configurations that are not supported', () => {
     ['case."\\u001b[2J"', withLayer({ '\u001b[2J': 1 })],
     ['case.shared.gate "softmax"', withLayer({ shared: { intermediate: 4, gate: 'softmax' } })],
     ['case.shared.count', withLayer({ shared: { intermediate: 4, count: 2 } })],
-    ['case.router.capacity.dropPolicy "probability"', withCapacity({ dropPolicy: 'probability' })],
+    ['case.router.capacity.dropPolicy "random"', withCapacity({ dropPolicy: 'random' })],
     ['case.router.capacity.factor', withCapacity({ factor: 1.25 })],
     ['case.router.groups.score "mean"', withGroups({ score: 'mean' })],
     ['case.router.groups.size', withGroups({ size: 2 })],

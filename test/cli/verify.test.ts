@@ -50,9 +50,18 @@ function activationOfTheForm({
   return { activation, activationLimit: activationLimit ?? 7, activationAlpha, activationUpShift };
 }
 
-/** It does not say what `normalizeEps` beside `normalizeMin` means. */
+/** What the form has no words for: it knows fewer options, and one way of each. */
+const BEYOND_THE_FORM: readonly (keyof RouterVariant)[] = [
+  ...(['level', 'topP', 'expertChoice', 'noise', 'loraRank', 'hash', 'masked', 'sequences', 'step'] as const),
+];
+
+/** Nor does it say what `normalizeEps` beside `normalizeMin` means. */
 const isOfTheForm = ({ router }: { router: RouterVariant }) =>
-  router.normalizeEps === undefined || router.normalizeMin === undefined;
+  !BEYOND_THE_FORM.some(key => router[key] !== undefined) &&
+  router.score !== 'identity' &&
+  (router.capacity === undefined ||
+    Object.keys(router.capacity).every(key => key === 'tokensPerExpert' || key === 'dropPolicy')) &&
+  (router.normalizeEps === undefined || router.normalizeMin === undefined);
 
 describe.each(DTYPES)('%s', dtype => {
   test('the golden cases hold', async () => {
