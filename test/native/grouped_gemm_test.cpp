@@ -66,7 +66,9 @@ void check_dtypes(GroupedShape shape, Random& random) {
   constexpr Segments kSegments[] = {{kFloat32, kFloat32},           {kBfloat16, kBfloat16},
                                     {kFloat16, kFloat16},           {kBfloat16, kFloat32},
                                     {kNarrowByWide, kWideByNarrow}, {kWideByNarrow, kBfloat16}};
-  for (const auto& [first, further] : kSegments) {
+  for (const Segments& segments : kSegments) {
+    // Not by name: lambdas of INFO could not see the parts of a binding.
+    const Operands &first = segments.first, &further = segments.further;
     INFO(std::string(name_of(first.a)), " times ", std::string(name_of(first.b)));
     INFO("further: ", std::string(name_of(further.a)), " times ", std::string(name_of(further.b)));
     for (SegmentShape& segment : shape.segments) {
