@@ -42,6 +42,10 @@ Napi::Value info(const Napi::CallbackInfo& call) {
   found.Set("instructionSets", sets);
   found.Set("cores", cpu::available_cores());
   found.Set("cuda", cuda::describe());
+  found.Set("cudaDevices", cuda::device_count());
+  auto names = Napi::Array::New(env);
+  for (int i = 0; i < cuda::device_count(); ++i) names.Set(static_cast<uint32_t>(i), cuda::device_name(i));
+  found.Set("cudaNames", names);
   return found;
 }
 
@@ -69,14 +73,15 @@ Napi::Value get_threads(const Napi::CallbackInfo& call) {
 }
 
 Napi::Value synchronize(const Napi::CallbackInfo& call) {
-  wait_for(Environment::of(call.Env()).queue());
+  wait_for(Environment::of(call.Env()).queue(call[0].As<Napi::Number>().Int32Value()));
   return call.Env().Undefined();
 }
 
 Napi::Value finished(const Napi::CallbackInfo& call) {
+  const int device = call[0].As<Napi::Number>().Int32Value();
   Environment& environment = Environment::of(call.Env());
   return environment.promise(call.Env(), call.Env().Undefined(),
-                             [&](Queue::Done done) { environment.queue().then(std::move(done)); });
+                             [&](Queue::Done done) { environment.queue(device).then(std::move(done)); });
 }
 
 Napi::Object initialize(Napi::Env env, Napi::Object exports) {

@@ -18,19 +18,26 @@ class Environment::LentStorage final : public Storage {
 };
 
 Environment::Environment(Napi::Env env)
-    : settler_(Napi::ThreadSafeFunction::New(env, Napi::Function(), "moe-kernels", 0, 1)),
-      queue_(cpu::make_queue()) {
+    : settler_(Napi::ThreadSafeFunction::New(env, Napi::Function(), "moe-kernels", 0, 1)) {
+  queues_.push_back(cpu::make_queue());
   // A process with nothing but an idle queue may exit.
   settler_.Unref(env);
   // Registered after the settler's own hook, so run before it: no callback may come from the queue once that
   // is gone.
   env.AddCleanupHook([this] {
-    queue_.reset();
+    queues_.clear();
     settler_.Release();
   });
 }
 
 Environment::~Environment() = default;
+
+Queue& Environment::queue(int device) {
+  const auto index = static_cast<size_t>(device);
+  if (index >= queues_.size()) queues_.resize(index + 1);
+  if (!queues_[index]) queues_[index] = cuda::make_queue(device - 1);
+  return *queues_[index];
+}
 
 std::shared_ptr<Storage> Environment::lend(const Napi::TypedArray& view) {
   drop_returned();

@@ -29,7 +29,8 @@ class Environment {
 
   static Environment& of(Napi::Env env) { return *env.GetInstanceData<Environment>(); }
 
-  Queue& queue() { return *queue_; }
+  // Of the CPU (0) or of a GPU, made when it is first asked for.
+  Queue& queue(int device);
   const std::shared_ptr<Accounting>& accounting() const { return accounting_; }
 
   // Memory of a JavaScript buffer, which stays alive until the storage is destroyed, on whatever thread.
@@ -73,7 +74,7 @@ class Environment {
   std::unordered_map<uint64_t, Pending> pending_;
   uint64_t next_id_ = 0;
   Napi::ThreadSafeFunction settler_;
-  std::unique_ptr<Queue> queue_;
+  std::vector<std::unique_ptr<Queue>> queues_;
 };
 
 // The memory a TypedArray shows, of an ArrayBuffer or a SharedArrayBuffer.

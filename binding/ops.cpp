@@ -20,6 +20,7 @@ class Args {
     if (value.IsUndefined()) return {};
     const TensorHandle& handle = handle_of(value);
     pins_.push_back(handle.storage);
+    device_ = handle.device;
     return handle.tensor;
   }
   double number(const char* name) const { return object_.Get(name).ToNumber().DoubleValue(); }
@@ -32,10 +33,13 @@ class Args {
   }
 
   Pins take_pins() { return std::move(pins_); }
+  // That of the tensors: the caller has checked that it is one.
+  int device() const { return device_; }
 
  private:
   Napi::Object object_;
   Pins pins_;
+  int device_ = 0;
 };
 
 RouterConfig router_config(const Args& args) {
@@ -313,7 +317,7 @@ template <Op (*read)(Args&)>
 Napi::Value enqueue(const Napi::CallbackInfo& info) {
   Args args(info[0].As<Napi::Object>());
   const Op op = read(args);
-  Environment::of(info.Env()).queue().submit(op, args.take_pins());
+  Environment::of(info.Env()).queue(args.device()).submit(op, args.take_pins());
   return info.Env().Undefined();
 }
 

@@ -33,9 +33,12 @@ Tensor described(const Napi::CallbackInfo& info) {
 }
 
 // A handle on a tensor whose data lies in `storage`.
-Napi::Value wrapped(Napi::Env env, const Tensor& tensor, std::shared_ptr<Storage> storage,
+Napi::Value wrapped(Napi::Env env, const Tensor& tensor, int device, std::shared_ptr<Storage> storage,
                     int64_t accounted) {
-  auto* handle = new TensorHandle{std::move(storage), tensor, 0, Environment::of(env).accounting()};
+  auto* handle = new TensorHandle{.storage = std::move(storage),
+                                  .tensor = tensor,
+                                  .device = device,
+                                  .accounting = Environment::of(env).accounting()};
   handle->accounting->tensors += 1;
   account(env, *handle, accounted);
   return Napi::External<TensorHandle>::New(env, handle, [](Napi::BasicEnv finalizing, TensorHandle* data) {
@@ -45,10 +48,13 @@ Napi::Value wrapped(Napi::Env env, const Tensor& tensor, std::shared_ptr<Storage
 }
 
 Napi::Value allocate(const Napi::CallbackInfo& info) {
-  Tensor tensor = described(info);
-  auto storage = Environment::of(info.Env()).queue().allocate(tensor.bytes());
+  const int device = info[0].As<Napi::Number>().Int32Value();
+  Tensor tensor =
+      shaped(info[2].As<Napi::Array>(), static_cast<DType>(info[1].As<Napi::Number>().Uint32Value()));
+  auto storage = Environment::of(info.Env()).queue(device).allocate(tensor.bytes());
   tensor.data = storage->data();
-  return wrapped(info.Env(), tensor, std::move(storage), static_cast<int64_t>(tensor.bytes()));
+  const auto accounted = static_cast<int64_t>(tensor.bytes());
+  return wrapped(info.Env(), tensor, device, std::move(storage), accounted);
 }
 
 Napi::Value wrap(const Napi::CallbackInfo& info) {
@@ -57,7 +63,7 @@ Napi::Value wrap(const Napi::CallbackInfo& info) {
   tensor.data = storage->data();
   if (storage->bytes() < tensor.bytes())
     throw Error(kErrShape, "data: expected a buffer as large as the tensor");
-  return wrapped(info.Env(), tensor, std::move(storage), 0);
+  return wrapped(info.Env(), tensor, 0, std::move(storage), 0);
 }
 
 // The same memory under another shape, or a part of it: the shape's elements from element `at` on.
@@ -69,7 +75,7 @@ Napi::Value view(const Napi::CallbackInfo& info) {
     throw Error(kErrShape, "shape: expected elements of the tensor");
   }
   tensor.data = handle.tensor.as<char>() + at * static_cast<int64_t>(bytes_of(tensor.dtype));
-  return wrapped(info.Env(), tensor, handle.storage, 0);
+  return wrapped(info.Env(), tensor, handle.device, handle.storage, 0);
 }
 
 Napi::Value release_handle(const Napi::CallbackInfo& info) {
@@ -88,14 +94,14 @@ void* host_data(const Napi::CallbackInfo& info, const Tensor& tensor) {
 Napi::Value write(const Napi::CallbackInfo& info) {
   const TensorHandle& handle = handle_of(info[0]);
   const void* host = host_data(info, handle.tensor);
-  Environment::of(info.Env()).queue().write(handle.tensor, {handle.storage}, host);
+  Environment::of(info.Env()).queue(handle.device).write(handle.tensor, {handle.storage}, host);
   return info.Env().Undefined();
 }
 
 Napi::Value read_sync(const Napi::CallbackInfo& info) {
   const TensorHandle& handle = handle_of(info[0]);
   void* host = host_data(info, handle.tensor);
-  read_blocking(Environment::of(info.Env()).queue(), handle.tensor, {handle.storage}, host);
+  read_blocking(Environment::of(info.Env()).queue(handle.device), handle.tensor, {handle.storage}, host);
   return info.Env().Undefined();
 }
 
@@ -104,7 +110,7 @@ Napi::Value read(const Napi::CallbackInfo& info) {
   void* host = host_data(info, handle.tensor);
   Environment& environment = Environment::of(info.Env());
   return environment.promise(info.Env(), info[1], [&](Queue::Done done) {
-    environment.queue().read(handle.tensor, {handle.storage}, host, std::move(done));
+    environment.queue(handle.device).read(handle.tensor, {handle.storage}, host, std::move(done));
   });
 }
 

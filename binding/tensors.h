@@ -14,6 +14,8 @@ struct TensorHandle {
   // The tensor's data lies within the storage. After release() storage is null and the tensor absent.
   std::shared_ptr<Storage> storage;
   Tensor tensor;
+  // 0 the CPU, then the GPUs.
+  int device = 0;
   // What V8 was told and `memory()` counts; shared buffers count for nothing.
   int64_t accounted = 0;
   std::shared_ptr<Accounting> accounting;

@@ -7,6 +7,14 @@ const char* describe() {
   return "this build has no CUDA backend";
 }
 
+int device_count() {
+  return 0;
+}
+
+std::string device_name(int /*device*/) {
+  throw Error(kErrUnsupported, describe());
+}
+
 std::unique_ptr<Queue> make_queue(int /*device*/) {
   throw Error(kErrUnsupported, describe());
 }

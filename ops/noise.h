@@ -81,9 +81,11 @@ MOE_EVERYWHERE inline float normal(uint32_t word) {
   const float w = -log(4.0f * (u * (1.0f - u)));
   const bool central = w < 5.0f;
   const float x = central ? w - 2.5f : std::sqrt(w) - 3.0f;
-  const auto& fit = central ? kCentre : kTail;
-  float sum = fit[8];
-  for (int i = 7; i >= 0; --i) sum = std::fma(sum, x, fit[static_cast<size_t>(i)]);
+  float sum = central ? kCentre[8] : kTail[8];
+  for (int i = 7; i >= 0; --i) {
+    const auto at = static_cast<size_t>(i);
+    sum = std::fma(sum, x, central ? kCentre[at] : kTail[at]);
+  }
   return kRootOfTwo * (sum * std::fma(2.0f, u, -1.0f));
 }
 

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "ops/error.h"
@@ -44,6 +45,9 @@ std::unique_ptr<Queue> make_queue();
 }
 namespace cuda {
 std::unique_ptr<Queue> make_queue(int device);
+// GPUs that ops can run on; 0 without a driver.
+int device_count();
+std::string device_name(int device);
 // One sentence: the devices found, or what is missing.
 const char* describe();
 }  // namespace cuda

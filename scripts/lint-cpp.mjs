@@ -4,7 +4,9 @@ import { existsSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 
 const write = process.argv.includes('--write');
-const listed = execFileSync('git', ['ls-files', '*.h', '*.cpp'], { encoding: 'utf8' }).split('\n');
+const listed = execFileSync('git', ['ls-files', '*.h', '*.cpp', '*.cu', '*.cuh'], { encoding: 'utf8' }).split(
+  '\n',
+);
 const sources = listed.filter(file => file !== '' && existsSync(file));
 
 const formatted = await run('npx', [

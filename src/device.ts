@@ -2,11 +2,11 @@
 
 import { checkInteger } from './check.ts';
 import { binaryPath, native, rethrow } from './native.ts';
-import { callNative, checkDevice, type DeviceName } from './tensor.ts';
+import { callNative, checkDevice, type DeviceName, deviceId } from './tensor.ts';
 
 export interface DeviceInfo {
   readonly name: DeviceName;
-  /** For the CPU: the instruction set chosen for this processor. */
+  /** For the CPU: the instruction set chosen for this processor. For a GPU: its name. */
   readonly description: string;
 }
 
@@ -27,7 +27,12 @@ export interface BackendInfo {
 
 /** The devices ops can run on here; `cpu` is always one of them. */
 export function devices(): DeviceInfo[] {
-  return [{ name: 'cpu', description: native.info().instructionSet }];
+  const { instructionSet, cudaDevices, cudaNames } = native.info();
+  const gpus = Array.from({ length: cudaDevices }, (_, index) => ({
+    name: `cuda:${index}` as const,
+    description: cudaNames[index]!,
+  }));
+  return [{ name: 'cpu', description: instructionSet }, ...gpus];
 }
 
 /** What was loaded and what it found on this machine. */
@@ -57,13 +62,13 @@ export function getThreads(): number {
  */
 export function synchronize(device: DeviceName = 'cpu'): void {
   checkDevice('device', device);
-  callNative(() => native.synchronize());
+  callNative(() => native.synchronize(deviceId(device)));
 }
 
 /** Resolves once everything enqueued on the device so far has run; rejects as {@link synchronize} throws. */
 export async function finished(device: DeviceName = 'cpu'): Promise<void> {
   checkDevice('device', device);
-  await native.finished().catch(rethrow);
+  await native.finished(deviceId(device)).catch(rethrow);
 }
 
 export interface MemoryInfo {

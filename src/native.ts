@@ -17,6 +17,9 @@ export interface NativeInfo {
   readonly instructionSets: readonly string[];
   readonly cores: number;
   readonly cuda: string;
+  /** GPUs that ops can run on. */
+  readonly cudaDevices: number;
+  readonly cudaNames: readonly string[];
 }
 
 export interface NativeMemory {
@@ -62,7 +65,7 @@ export type Native = Record<NativeOp, (args: NativeArgs) => void> & {
   setThreads(count: number): void;
   getThreads(): number;
   /** Uninitialised memory for a tensor. */
-  allocate(dtype: number, shape: readonly number[]): NativeTensor;
+  allocate(device: number, dtype: number, shape: readonly number[]): NativeTensor;
   /** A tensor over the caller's buffer, which is kept alive as long as native code may touch it. */
   wrap(dtype: number, shape: readonly number[], view: ArrayBufferView): NativeTensor;
   /** Another handle on the same memory, or on a part of it: the shape's elements, from element `at` on. */
@@ -72,8 +75,8 @@ export type Native = Record<NativeOp, (args: NativeArgs) => void> & {
   write(tensor: NativeTensor, view: ArrayBufferView): void;
   readSync(tensor: NativeTensor, into: ArrayBufferView): void;
   read(tensor: NativeTensor, into: ArrayBufferView): Promise<void>;
-  synchronize(): void;
-  finished(): Promise<void>;
+  synchronize(device: number): void;
+  finished(device: number): Promise<void>;
 };
 
 const require = createRequire(import.meta.url);

@@ -25,7 +25,14 @@ export interface TensorOptions {
 }
 
 let handleOfTensor: (tensor: Tensor) => NativeTensor | undefined;
-let adopt: (handle: NativeTensor, dtype: DType, shape: readonly number[], source?: TensorSource) => Tensor;
+/** What a new tensor is. */
+interface TensorParts {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  readonly device: DeviceName;
+  readonly source?: TensorSource | undefined;
+}
+let adopt: (handle: NativeTensor, parts: TensorParts) => Tensor;
 
 /**
  * A dense, row-major array in native memory.
@@ -43,20 +50,15 @@ export class Tensor implements Disposable {
 
   static {
     handleOfTensor = tensor => tensor.#handle;
-    adopt = (handle, dtype, shape, source) => new Tensor(handle, dtype, shape, source);
+    adopt = (handle, parts) => new Tensor(handle, parts);
   }
 
-  private constructor(
-    handle: NativeTensor,
-    dtype: DType,
-    shape: readonly number[],
-    source: TensorSource | undefined,
-  ) {
+  private constructor(handle: NativeTensor, { dtype, shape, device, source }: TensorParts) {
     this.#handle = handle;
     this.#source = source;
     this.dtype = dtype;
     this.shape = Object.freeze([...shape]);
-    this.device = 'cpu';
+    this.device = device;
   }
 
   /** Number of elements. */
@@ -127,7 +129,7 @@ export class Tensor implements Disposable {
       throw badArgument('ERR_DTYPE', 'dtype', 'float32 to or from int32', `${this.dtype} to ${dtype}`);
     }
     const source = useHandle('tensor', this);
-    const out = empty(this.shape, { dtype });
+    const out = empty(this.shape, { dtype, device: this.device });
     callNative(() => native.cast({ source, out: useHandle('out', out) }));
     return out;
   }
@@ -142,12 +144,9 @@ export class Tensor implements Disposable {
       throw badArgument('ERR_SHAPE', 'shape', `${this.size} elements`, `[${shape.join(', ')}]`);
     }
     const handle = useHandle('tensor', this);
-    return adopt(
-      callNative(() => native.view(handle, shape, 0)),
-      this.dtype,
-      shape,
-      this.#source,
-    );
+    const { dtype, device } = this;
+    const view = callNative(() => native.view(handle, shape, 0));
+    return adopt(view, { dtype, shape, device, source: this.#source });
   }
 
   /** Throws ERR_DISPOSED or ERR_DETACHED, with `name` in the sentence, if ops may not use this tensor. */
@@ -238,8 +237,11 @@ export function tensor(
   const dtype = checkDType('options.dtype', options.dtype ?? defaultDType(source));
   const stored = copy && source instanceof Float32Array && dtype !== 'int32' ? 'float32' : dtype;
   checkSource('data', source, stored, elementCount(shape));
-  if (!copy) return share(source, dtype, shape);
-  const out = empty(shape, { dtype: stored });
+  if (!copy) {
+    if ((options.device ?? 'cpu') === 'cpu') return share(source, dtype, shape);
+    throw badArgument('ERR_INVALID_ARGUMENT', 'options.copy', `true for ${options.device}`, 'false');
+  }
+  const out = empty(shape, { dtype: stored, device: options.device });
   out.write(source);
   if (stored === dtype) return out;
   using wide = out;
@@ -254,11 +256,9 @@ export function empty(shape: readonly number[], options: EmptyOptions = {}): Ten
   const dtype = checkDType('options.dtype', options.dtype ?? 'float32');
   checkDevice('options.device', options.device);
   checkShape('shape', shape, dtype);
-  return adopt(
-    callNative(() => native.allocate(enumIndex('dtype', dtype), shape)),
-    dtype,
-    shape,
-  );
+  const device = options.device ?? 'cpu';
+  const handle = callNative(() => native.allocate(deviceId(device), enumIndex('dtype', dtype), shape));
+  return adopt(handle, { dtype, shape, device });
 }
 
 /** A tensor of zeros. */
@@ -289,7 +289,7 @@ function share(source: TensorSource, dtype: DType, shape: readonly number[]): Te
   }
   if (buffer instanceof ArrayBuffer) markAsUntransferable(buffer);
   const handle = callNative(() => native.wrap(enumIndex('dtype', dtype), shape, plainView(source)));
-  return adopt(handle, dtype, shape, source);
+  return adopt(handle, { dtype, shape, device: 'cpu', source });
 }
 
 function defaultDType(source: unknown): DType {
@@ -359,9 +359,17 @@ function checkShape(name: string, shape: unknown, dtype: unknown): void {
   }
 }
 
+const AVAILABLE = new Set(Array.from({ length: native.info().cudaDevices }, (_, index) => `cuda:${index}`));
+
+/** The number by which the addon knows a device: 0 the CPU, then the GPUs. */
+export function deviceId(device: DeviceName): number {
+  return device === 'cpu' ? 0 : Number(device.slice('cuda:'.length)) + 1;
+}
+
 export function checkDevice(name: string, device: unknown): void {
   if (device === undefined || device === 'cpu') return;
   if (typeof device === 'string' && /^cuda(:\d+)?$/.test(device)) {
+    if (AVAILABLE.has(device)) return;
     throw new MoeError('ERR_UNSUPPORTED', `${name}: ${device} is not available: ${native.info().cuda}`);
   }
   throw badArgument('ERR_INVALID_ARGUMENT', name, 'cpu or cuda:N', describe(device));

@@ -73,11 +73,12 @@ export function routerLoss(args: RouterLossArgs): RouterLosses {
   checkOptionalTensor('expertScale', expertScale, { dtype: FLOAT_DTYPES, shape: scaled });
   checkLosses(routing, args);
   checkSameDevice({ logits, indices, mask, expertScale });
+  const { device } = logits;
   return disposeOnError(own => {
-    const losses = own(empty([4]));
-    const entropy = own(empty([1]));
-    const dLogits = own(empty(logits.shape));
-    const dNoiseLogits = noiseLogits && own(empty(logits.shape));
+    const losses = own(empty([4], { device }));
+    const entropy = own(empty([1], { device }));
+    const dLogits = own(empty(logits.shape, { device }));
+    const dNoiseLogits = noiseLogits && own(empty(logits.shape, { device }));
     enqueue('routerLoss', {
       ...{ logits, indices, weights, dropped, noiseLogits, mask, expertScale },
       ...{ losses, entropy, dLogits, dNoiseLogits, ...nativeRouter(router, run) },

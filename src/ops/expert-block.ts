@@ -77,7 +77,7 @@ export function expertTargets(
 ): ExpertGradients {
   const targets: ExpertGradients = {};
   for (const name of trainedNames(experts)) {
-    targets[name] = gradient(own, `accumulateInto.${name}`, experts[name], into[name]);
+    targets[name] = gradient(own, `accumulateInto.${name}`, experts[name], into[name], experts.down.device);
   }
   return targets;
 }
@@ -99,7 +99,7 @@ export function blockBackward(
   { dy, dx, accumulateDx, targets, added }: BlockBackward,
 ): Tensor {
   const { x, experts, activation, weightOnInput, dispatch, weights, preActivation } = block;
-  const dWeights = own(empty(weights.shape));
+  const dWeights = own(empty(weights.shape, { device: x.device }));
   const gradientArgs: OpArgs = {};
   for (const [name, target] of Object.entries(targets)) {
     const argument = `D${name[0]!.toUpperCase()}${name.slice(1)}`;

@@ -3,7 +3,7 @@
 import { checkTensor } from '../check.ts';
 import type { DType } from '../dtype.ts';
 import { badArgument } from '../errors.ts';
-import { empty, type Tensor } from '../tensor.ts';
+import { type DeviceName, empty, type Tensor } from '../tensor.ts';
 
 /** A gradient's shape and dtype; undefined where there is none to compute. */
 type GradientSpec = { readonly shape: readonly number[]; readonly dtype: DType } | undefined;
@@ -14,9 +14,10 @@ export function gradient(
   name: string,
   like: GradientSpec,
   into: Tensor | undefined,
+  device: DeviceName,
 ): Tensor | undefined {
   checkInto(name, like, into);
-  return into ?? (like && own(empty(like.shape, { dtype: like.dtype })));
+  return into ?? (like && own(empty(like.shape, { dtype: like.dtype, device })));
 }
 
 /** `into`, where given, must have the gradient's shape, and its dtype or float32. */

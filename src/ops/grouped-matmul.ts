@@ -58,9 +58,9 @@ export function groupedMatmul(args: GroupedMatmulArgs): { out: Tensor; preActiva
   const outWidth = activationWidth('weight', width, activation);
   checkSameDevice({ rows, weight, offsets, bias });
   return disposeOnError(own => {
-    const out = own(empty([rowCount, outWidth], { dtype: rows.dtype }));
+    const out = own(empty([rowCount, outWidth], { dtype: rows.dtype, device: rows.device }));
     const preActivation = savePreActivation
-      ? own(empty([rowCount, width], { dtype: rows.dtype }))
+      ? own(empty([rowCount, width], { dtype: rows.dtype, device: rows.device }))
       : undefined;
     enqueue('groupedMatmul', {
       ...{ rows, weight, offsets, bias, out, preActivation },
@@ -149,7 +149,7 @@ export function groupedMatmulDgrad(args: GroupedMatmulDgradArgs): Tensor {
   }
   checkSameDevice({ dOut, weight, offsets, preActivation });
   return disposeOnError(own => {
-    const dRows = own(empty([rowCount, preWidth], { dtype: dOut.dtype }));
+    const dRows = own(empty([rowCount, preWidth], { dtype: dOut.dtype, device: dOut.device }));
     enqueue('groupedMatmulDgrad', {
       ...{ dOut, weight, offsets, preActivation, dRows },
       ...{ ...nativeLayout(args), ...nativeActivation(resolved) },
@@ -198,8 +198,8 @@ export function groupedMatmulWgrad(args: GroupedMatmulWgradArgs): { dWeight: Ten
     const inner = rows.shape[1]!;
     const weightSpec = { shape: transposed ? [experts, inner, width] : [experts, width, inner], dtype };
     const biasSpec = bias ? { shape: [experts, width], dtype } : undefined;
-    const dWeight = gradient(own, 'accumulateInto.weight', weightSpec, into.weight)!;
-    const dBias = gradient(own, 'accumulateInto.bias', biasSpec, into.bias);
+    const dWeight = gradient(own, 'accumulateInto.weight', weightSpec, into.weight, dOut.device)!;
+    const dBias = gradient(own, 'accumulateInto.bias', biasSpec, into.bias, dOut.device);
     checkSameDevice({ dOut, rows, offsets, 'accumulateInto.weight': dWeight, 'accumulateInto.bias': dBias });
     enqueue('groupedMatmulWgrad', {
       ...{ dOut, rows, offsets, dWeight, dBias, transposed },

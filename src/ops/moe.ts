@@ -161,9 +161,10 @@ export function moeForward(args: MoeForwardArgs): MoeForwardResult {
     const { rows } = routing.run ?? {};
     const permutation = dispatch({ indices, experts: dims.experts, identityExperts, dropped, rows });
     for (const part of Object.values(permutation)) own(part);
-    const y = own(empty([tokens, hidden], { dtype: x.dtype }));
+    const y = own(empty([tokens, hidden], { dtype: x.dtype, device: x.device }));
     const preShape = [permutation.rowSlot.size, preActivationWidth(activation, dims.intermediate)];
-    const preActivation = save === 'activations' ? own(empty(preShape, { dtype: x.dtype })) : undefined;
+    const preActivation =
+      save === 'activations' ? own(empty(preShape, { dtype: x.dtype, device: x.device })) : undefined;
     const block = { x, experts, activation, weightOnInput, dispatch: permutation, weights, preActivation };
     blockForward(block, y, false);
     const savePreActivation = save === 'activations';
@@ -286,7 +287,7 @@ export function moeBackward(args: MoeBackwardArgs): MoeGradients {
   };
   checkBackward(args, sharedInto);
   return disposeOnError(own => {
-    const dx = own(empty(x.shape, { dtype: x.dtype }));
+    const dx = own(empty(x.shape, { dtype: x.dtype, device: x.device }));
     const experts = expertTargets(own, block.experts, into);
     const added = givenNames(into);
     const dWeights = blockBackward(own, block, { dy, dx, accumulateDx: false, targets: experts, added });

@@ -60,10 +60,11 @@ export function dispatch(args: DispatchArgs): Dispatch {
   const dropped = checkOptionalTensor('dropped', args.dropped, { dtype: 'int32', shape: indices.shape });
   const { rows, rowsPerExpert } = checkRows(args, checkRowCount(tokens, topK), experts);
   checkSameDevice({ indices, dropped });
+  const { device } = indices;
   return disposeOnError(own => {
-    const offsets = own(empty([experts + 1], { dtype: 'int32' }));
-    const rowSlot = own(empty([rows], { dtype: 'int32' }));
-    const slotRow = own(empty([tokens, topK], { dtype: 'int32' }));
+    const offsets = own(empty([experts + 1], { dtype: 'int32', device }));
+    const rowSlot = own(empty([rows], { dtype: 'int32', device }));
+    const slotRow = own(empty([tokens, topK], { dtype: 'int32', device }));
     enqueue('dispatch', { indices, dropped, identityExperts, rowsPerExpert, offsets, rowSlot, slotRow });
     return { offsets, rowSlot, slotRow };
   });
@@ -118,7 +119,7 @@ export function permute(args: DispatchArgs & { x: Tensor }): { rows: Tensor; dis
   return disposeOnError(own => {
     for (const part of Object.values(permutation)) own(part);
     const { rowSlot } = permutation;
-    const rows = own(empty([rowSlot.size, x.shape[1]!], { dtype: x.dtype }));
+    const rows = own(empty([rowSlot.size, x.shape[1]!], { dtype: x.dtype, device: x.device }));
     enqueue('gather', { x, rowSlot, rows, topK });
     return { rows, dispatch: permutation };
   });
@@ -172,7 +173,7 @@ function combine(
   const { slotRow } = permutation;
   checkSameDevice({ [name]: rows, weights, slotRow, x, accumulateInto: into });
   return disposeOnError(own => {
-    const y = into ?? own(empty(shape, { dtype }));
+    const y = into ?? own(empty(shape, { dtype, device: rows.device }));
     enqueue('combine', { rows, slotRow, weights, x, y, accumulate: into !== undefined });
     return y;
   });
@@ -205,7 +206,7 @@ export function unpermuteBackward(args: UnpermuteBackwardArgs): {
   const { rows: rowCount, tokens, topK } = checkDispatch('dispatch', args.dispatch);
   const dy = checkTensor('dy', args.dy, { dtype: FLOAT_DTYPES, shape: [tokens, null] });
   const hidden = dy.shape[1]!;
-  const { dtype } = dy;
+  const { dtype, device } = dy;
   const rows = checkOptionalTensor('rows', args.rows, { dtype, shape: [rowCount, hidden] });
   const weights = checkOptionalTensor('weights', args.weights, { dtype: 'float32', shape: [tokens, topK] });
   const x = checkOptionalTensor('x', args.x, { dtype, shape: [tokens, hidden] });
@@ -220,9 +221,9 @@ export function unpermuteBackward(args: UnpermuteBackwardArgs): {
   const { rowSlot, slotRow } = args.dispatch;
   checkSameDevice({ dy, rows, weights, x, rowSlot });
   return disposeOnError(own => {
-    const dRows = own(empty([rowCount, hidden], { dtype }));
-    const dWeights = rows && own(empty([tokens, topK]));
-    const dx = x && own(empty([tokens, hidden], { dtype }));
+    const dRows = own(empty([rowCount, hidden], { dtype, device }));
+    const dWeights = rows && own(empty([tokens, topK], { device }));
+    const dx = x && own(empty([tokens, hidden], { dtype, device }));
     enqueue('combineBackward', { dy, rows, weights, x, rowSlot, slotRow, dRows, dWeights, dx });
     return { dRows, ...(dWeights && { dWeights }), ...(dx && { dx }) };
   });

@@ -111,20 +111,21 @@ export function route(args: RouteArgs): Routing {
   const matrices = Object.fromEntries(MATRICES.map(name => [name, args[name]]));
   const extra = { selectionBias, expertScale, logits: given, noiseLogits: givenNoise, indices: givenIndices };
   checkSameDevice({ x, ...matrices, ...extra, mask });
+  const { device } = x ?? given!;
   return disposeOnError(own => {
     const changed = changesLogits(router, run);
-    const logits = given && !changed ? given : own(empty([tokens, experts]));
+    const logits = given && !changed ? given : own(empty([tokens, experts], { device }));
     const noisy = hasNoiseLogits(router, run);
     const averaged = router.level === 'sequence';
     const noiseLogits = noisy
       ? givenNoise && !averaged
         ? givenNoise
-        : own(empty([tokens, experts]))
+        : own(empty([tokens, experts], { device }))
       : undefined;
-    const indices = own(empty(slots, { dtype: 'int32' }));
-    const weights = own(empty(slots));
-    const counts = own(empty([experts], { dtype: 'int32' }));
-    const dropped = mayDrop(router, run) ? own(empty(slots, { dtype: 'int32' })) : undefined;
+    const indices = own(empty(slots, { dtype: 'int32', device }));
+    const weights = own(empty(slots, { device }));
+    const counts = own(empty([experts], { dtype: 'int32', device }));
+    const dropped = mayDrop(router, run) ? own(empty(slots, { dtype: 'int32', device })) : undefined;
     enqueue('route', {
       ...{ x, ...matrices, loraScale, selectionBias, expertScale, mask },
       givenLogits: changed ? given : undefined,
@@ -294,18 +295,22 @@ export function routeBackward(args: RouteBackwardArgs): RouteGradients {
   const loraScale = checkFinite('loraScale', args.loraScale ?? 1);
   const { mask } = run;
   checkSameDevice({ logits, dWeights, dLogits: extra, dNoiseLogits: extraNoise, x, mask, ...parameters });
+  const { device } = logits;
   return disposeOnError(own => {
-    const dLogits = own(empty([tokens, experts]));
-    const dNoiseLogits = noiseLogits && own(empty([tokens, experts]));
+    const dLogits = own(empty([tokens, experts], { device }));
+    const dNoiseLogits = noiseLogits && own(empty([tokens, experts], { device }));
     const { weight } = parameters;
     const hidden = x?.shape[1] ?? weight?.shape[1] ?? 0;
     const dxDType = x?.dtype ?? into.dx?.dtype ?? weight?.dtype ?? 'float32';
     const dxSpec = weight && { shape: [tokens, hidden], dtype: dxDType };
-    const gradients = { dx: gradient(own, 'accumulateInto.dx', dxSpec, into.dx) } as Record<string, Tensor>;
+    const gradients = { dx: gradient(own, 'accumulateInto.dx', dxSpec, into.dx, device) } as Record<
+      string,
+      Tensor
+    >;
     const flags: Record<string, boolean> = { accumulateDx: into.dx !== undefined };
     for (const name of ROUTER_GRADIENTS) {
       const spec = gradientSpec(name, x, parameters, experts);
-      const target = gradient(own, `accumulateInto.${name}`, spec, into[name]);
+      const target = gradient(own, `accumulateInto.${name}`, spec, into[name], device);
       if (!target) continue;
       const argument = `D${name[0]!.toUpperCase()}${name.slice(1)}`;
       flags[`accumulate${argument}`] = into[name] !== undefined;

@@ -101,7 +101,9 @@ export function sharedForward(
   const permutation = dispatch({ indices: routing.indices, experts: count });
   for (const part of Object.values(permutation)) own(part);
   const preShape = [x.shape[0]! * count, preActivationWidth(activation, shared.down.shape.at(-1)!)];
-  const preActivation = savePreActivation ? own(empty(preShape, { dtype: x.dtype })) : undefined;
+  const preActivation = savePreActivation
+    ? own(empty(preShape, { dtype: x.dtype, device: x.device }))
+    : undefined;
   const saved: SharedSaved = { dispatch: permutation, routing, preActivation };
   asExperts(count, shared, experts =>
     blockForward(blockOf(saved, x, experts as Experts, activation), y, true),
@@ -114,7 +116,11 @@ function routeToAll(own: (tensor: Tensor) => Tensor, x: Tensor, shared: SharedEx
   const count = countOf(shared);
   const { router: weight, weights: expertScale } = shared;
   // Logits that are all alike are taken in the order of their ids.
-  const alike = { logits: own(ones([x.shape[0]!, count])), score: 'identity', topK: count } as const;
+  const alike = {
+    logits: own(ones([x.shape[0]!, count], { device: x.device })),
+    score: 'identity',
+    topK: count,
+  } as const;
   const inOrder = route(weight ? alike : { ...alike, expertScale });
   for (const part of routingTensors(inOrder)) own(part);
   if (!weight) return inOrder;
@@ -152,7 +158,7 @@ export function sharedBackward(
   const count = countOf(shared);
   const gradients: SharedGradients = {};
   for (const name of MATRICES) {
-    const target = gradient(own, intoName(name), shared[name], into[name]);
+    const target = gradient(own, intoName(name), shared[name], into[name], x.device);
     if (target) gradients[name] = target;
   }
   const added = givenNames(into);
