@@ -33,15 +33,6 @@ struct PreActivationColumns {
 
 }  // namespace
 
-Operand operand_of(const Tensor& rows, int64_t first_column) {
-  return {.data = row_of(rows, first_column, 1), .dtype = rows.dtype, .row_stride = rows.dim(1)};
-}
-
-Operand as_steps(Operand rows) {
-  rows.k_contiguous = false;
-  return rows;
-}
-
 void StoreRows::operator()(const Tile& tile) const {
   kernels().store({.c = tile.c,
                    .rows = tile.rows,
@@ -115,8 +106,8 @@ void ActivateBackward::operator()(const Tile& tile) const {
 }
 
 void sum_groups(const SumGroups& sums) {
-  ThreadPool::instance().parallel_for(sums.groups, [&](int64_t group) {
-    const int64_t first = sums.offsets[group], count = sums.offsets[group + 1] - first;
+  ThreadPool::instance().parallel_for(sums.groups.groups, [&](int64_t group) {
+    const int64_t first = sums.groups.begin(group), count = sums.groups.begin(group + 1) - first;
     std::vector<const void*> rows(static_cast<size_t>(count));
     for (int64_t i = 0; i < count; ++i) rows[static_cast<size_t>(i)] = row_of(sums.rows, group, first + i);
     kernels().sum_rows({.rows = rows.data(),

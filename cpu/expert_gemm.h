@@ -3,14 +3,9 @@
 #pragma once
 
 #include "cpu/grouped_gemm.h"
-#include "ops/experts.h"
+#include "ops/expert_linear.h"
 
 namespace moe::cpu {
-
-// A row matrix, from one of its columns on: each of its rows has the steps of k.
-Operand operand_of(const Tensor& rows, int64_t first_column = 0);
-// The same stored rows as the steps of k.
-Operand as_steps(Operand rows);
 
 // Rows of C, times scale, are rows of a matrix; `bias` holds one row a group.
 struct StoreRows {
@@ -59,8 +54,7 @@ struct ActivateBackward {
 
 // d_bias[e] (+)= Σ_r weights[r] · row r, over the rows of group e; weights of 1 where null.
 struct SumGroups {
-  int64_t groups;
-  const int32_t* offsets;
+  RoutedRows groups;
   Operand rows;
   int64_t columns;
   const float* weights;

@@ -1,61 +1,32 @@
-// The linear maps of experts as grouped products over routed rows: forward, to the gradient of their input,
-// and to those of their parameters. A low-rank pair never becomes a matrix [outputs, inputs]: it is one more
-// segment of the product, over the rank (arXiv 2106.09685). Bound by FLOPs, or for few rows by the bytes of
-// the weights.
+// The linear maps of experts, multiplied on the CPU.
 #pragma once
 
-#include <optional>
-#include <span>
-#include <vector>
+#include <functional>
 
 #include "cpu/expert_gemm.h"
 #include "cpu/workspace.h"
+#include "ops/expert_linear.h"
 
 namespace moe::cpu {
 
-// R rows in ragged groups, one for each expert.
-struct RoutedRows {
-  int64_t groups;
-  const int32_t* offsets;  // [groups + 1]
-  int64_t count;           // R
+struct ProductBackend {
+  using Epilogue = std::function<void(const Tile&)>;
+  using Activate = cpu::Activate;
+  using Workspace = cpu::Workspace;
+
+  static Workspace workspace(int64_t rows, int64_t columns, DType dtype) { return {rows, columns, dtype}; }
+  static void multiply(const GroupedGemm& gemm, const Epilogue& epilogue) { grouped_gemm(gemm, epilogue); }
+  static Epilogue store_rows(const Tensor& out, float scale) { return StoreRows{.out = out, .scale = scale}; }
+  static Epilogue store_block(const ExpertMatrix& out, bool accumulate) {
+    return StoreBlock{.out = out, .accumulate = accumulate};
+  }
+  static Activate with_biases(Activate activate, const UpBiases& biases) {
+    activate.gate_bias = biases.gate;
+    activate.up_bias = biases.up;
+    return activate;
+  }
 };
 
-using Epilogue = std::function<void(const Tile&)>;
-
-// input · linearᵀ without the bias: tiles of rows.
-void multiply(const RoutedRows& rows, const Operand& input, const ExpertLinear& linear,
-              const Epilogue& epilogue);
-
-// activation(input · upᵀ + bias) of one linear, or of gate and up. `activate` needs no biases: they are the
-// linears'.
-void multiply_and_activate(const RoutedRows& rows, const Operand& input, std::span<const ExpertLinear> up,
-                           Activate activate);
-
-// scale · d · lora_b of each linear, [R, rank], where it has a pair: what its lora_a gets the gradient of.
-using LowRankRows = std::vector<std::optional<Workspace>>;
-
-// The gradient of the linears' input, tiles of rows, from that of their outputs, side by side in the columns
-// of `d_outputs`.
-LowRankRows multiply_backward(const RoutedRows& rows, const Operand& d_outputs,
-                              std::span<const ExpertLinear> linears, const Epilogue& epilogue);
-
-// The gradients of a linear's weight and pair, each where `into` has a place for it; its bias apart, because
-// rows may be weighed in between.
-struct LinearGradients {
-  Operand d_outputs, input;             // rows of the linear's outputs and inputs
-  const std::optional<Workspace>& low;  // as multiply_backward left it
-  LinearParameters<ExpertMatrix> into;
-  LinearParameters<bool> accumulate;
-};
-void run(const RoutedRows& rows, const ExpertLinear& linear, const LinearGradients& gradients);
-
-// out[e] (+)= Σ_r leftᵀ · right over the rows of expert e: left's columns are out's rows.
-struct BlockGradient {
-  Operand left, right;
-  int64_t left_columns, right_columns;
-  ExpertMatrix out;
-  bool accumulate;
-};
-void run(const RoutedRows& rows, const BlockGradient& gradient);
+using Products = ExpertProducts<ProductBackend>;
 
 }  // namespace moe::cpu

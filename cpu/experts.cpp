@@ -33,7 +33,8 @@ struct Layer {
         activation(op.activation),
         interleaved(op.experts.interleaved),
         row_slot(op.row_slot.i32()),
-        rows{.groups = E, .offsets = op.offsets.i32(), .count = R},
+        rows{.groups = static_cast<int32_t>(E), .offsets = op.offsets.i32(), .count = R},
+        products(ProductBackend(), rows),
         up(up_projections(op.experts, op.activation)),
         down(down_projection(op.experts)) {
     check_offsets(op.offsets, R);
@@ -61,6 +62,7 @@ struct Layer {
   bool interleaved;
   const int32_t* row_slot;
   RoutedRows rows;
+  Products products;
   std::vector<ExpertLinear> up;
   ExpertLinear down;
 };
@@ -79,13 +81,13 @@ RowWeights weights_of_rows(const Layer& layer, const Tensor& weights) {
 // multiply the input of each row, or are null.
 void project_up(const Layer& layer, const Tensor& x, const float* weights, const Tensor& pre_activation,
                 const Tensor& activated) {
-  multiply_and_activate(layer.rows, layer.gathered(x), layer.up,
-                        {.activation = layer.activation,
-                         .interleaved = layer.interleaved,
-                         .intermediate = layer.I,
-                         .pre_activation = pre_activation,
-                         .out = activated,
-                         .row_weights = weights});
+  layer.products.multiply_and_activate(layer.gathered(x), layer.up,
+                                       {.activation = layer.activation,
+                                        .interleaved = layer.interleaved,
+                                        .intermediate = layer.I,
+                                        .pre_activation = pre_activation,
+                                        .out = activated,
+                                        .row_weights = weights});
 }
 
 }  // namespace
@@ -96,8 +98,8 @@ void run(const ExpertsForward& op) {
   const RowWeights row_weights = op.weight_on_input ? weights_of_rows(layer, op.weights) : RowWeights();
   project_up(layer, op.x, op.weight_on_input ? row_weights.data() : nullptr, op.pre_activation,
              activated.tensor);
-  multiply(layer.rows, operand_of(activated.tensor), layer.down,
-           StoreRows{.out = rows.tensor, .bias = layer.down.at.bias});
+  layer.products.multiply(operand_of(activated.tensor), layer.down,
+                          StoreRows{.out = rows.tensor, .bias = layer.down.at.bias});
   sum_slots({.rows = rows.tensor,
              .slot_row = op.slot_row,
              .weights = op.weight_on_input ? Tensor{} : op.weights,
@@ -150,15 +152,16 @@ class Backward {
   void gradient_of_activated_rows() {
     const int64_t column_tiles = (layer_.I + tile_columns() - 1) / tile_columns();
     const Workspace dots(layer_.R, column_tiles, DType::float32);
-    low_of_down_ = multiply_backward(layer_.rows, layer_.gathered(op_.dy), {&layer_.down, 1},
-                                     ActivateBackward{.activation = layer_.activation,
-                                                      .interleaved = layer_.interleaved,
-                                                      .intermediate = layer_.I,
-                                                      .pre_activation = pre_activation_,
-                                                      .d_pre_activation = d_pre_.tensor,
-                                                      .row_weights = output_weights(),
-                                                      .weighted = activated_ ? activated_->tensor : Tensor{},
-                                                      .dots = dots.tensor.f32()});
+    low_of_down_ = layer_.products.multiply_backward(
+        layer_.gathered(op_.dy), {&layer_.down, 1},
+        ActivateBackward{.activation = layer_.activation,
+                         .interleaved = layer_.interleaved,
+                         .intermediate = layer_.I,
+                         .pre_activation = pre_activation_,
+                         .d_pre_activation = d_pre_.tensor,
+                         .row_weights = output_weights(),
+                         .weighted = activated_ ? activated_->tensor : Tensor{},
+                         .dots = dots.tensor.f32()});
     recomputed_.reset();
     gradient_of_rowless_weights();
     if (!op_.weight_on_input) gradient_of_output_weights(dots.tensor.f32(), column_tiles);
@@ -194,8 +197,8 @@ class Backward {
   // input.
   void gradient_of_input() {
     const Workspace d_rows(layer_.R, layer_.H, layer_.dtype);
-    low_of_up_ =
-        multiply_backward(layer_.rows, operand_of(d_pre_.tensor), layer_.up, StoreRows{.out = d_rows.tensor});
+    low_of_up_ = layer_.products.multiply_backward(operand_of(d_pre_.tensor), layer_.up,
+                                                   StoreRows{.out = d_rows.tensor});
     if (op_.weight_on_input) {
       for (int64_t r = 0; r < layer_.rows_used; ++r) {
         const int32_t slot = layer_.row_slot[r];
@@ -243,19 +246,17 @@ class Backward {
   // The gradients of a linear's weight and low-rank pair.
   void gradients_of(const ExpertLinear& linear, const Operand& d_outputs, const Operand& input,
                     const std::optional<Workspace>& low) const {
-    cpu::run(layer_.rows, linear,
-             {.d_outputs = d_outputs,
-              .input = input,
-              .low = low,
-              .into = linear.blocks_of(op_.gradients[linear.projection]),
-              .accumulate = op_.accumulate[linear.projection]});
+    layer_.products.run(linear, {.d_outputs = d_outputs,
+                                 .input = input,
+                                 .low = low ? low->tensor : Tensor{},
+                                 .into = linear.blocks_of(op_.gradients[linear.projection]),
+                                 .accumulate = op_.accumulate[linear.projection]});
   }
 
   void gradient_of_bias(const ExpertLinear& linear, const Operand& d_outputs, const float* weights) const {
     const ExpertMatrix out = linear.blocks_of(op_.gradients[linear.projection]).bias;
     if (!out) return;
-    sum_groups({.groups = layer_.E,
-                .offsets = layer_.rows.offsets,
+    sum_groups({.groups = layer_.rows,
                 .rows = d_outputs,
                 .columns = linear.outputs,
                 .weights = weights,
@@ -293,7 +294,7 @@ class Backward {
   std::unique_ptr<Workspace> recomputed_;
   Workspace d_pre_;                     // [R, I or 2I]
   std::optional<Workspace> activated_;  // [R, I], times the weight where that is on the output; if asked for
-  LowRankRows low_of_down_, low_of_up_;
+  Products::LowRankRows low_of_down_, low_of_up_;
 };
 
 }  // namespace

@@ -105,10 +105,15 @@ class Product {
   }
 
  private:
-  int64_t rows_of(int64_t group) const { return gemm_.offsets[group + 1] - gemm_.offsets[group]; }
+  // Where a group's rows begin.
+  int64_t begin_of(int64_t group) const {
+    if (gemm_.offsets == nullptr) return group * gemm_.rows;
+    return gemm_.offsets[group];
+  }
+  int64_t rows_of(int64_t group) const { return begin_of(group + 1) - begin_of(group); }
 
   int64_t work() const {
-    const int64_t rows = gemm_.offsets[gemm_.groups] - gemm_.offsets[0];
+    const int64_t rows = begin_of(gemm_.groups) - begin_of(0);
     const int64_t columns = gemm_.n * (gemm_.side_by_side ? 2 : 1);
     int64_t k = 0;
     for (const Segment& segment : gemm_.segments) k += segment.k;
@@ -120,7 +125,7 @@ class Product {
     const int64_t most = int64_t{kBlockRowTiles} * table_.tile_rows;
     for (int64_t group = 0; group < gemm_.groups; ++group) {
       const bool ragged = gemm_.ragged == Ragged::m;
-      const int64_t first = ragged ? gemm_.offsets[group] : 0;
+      const int64_t first = ragged ? begin_of(group) : 0;
       const int64_t rows = ragged ? rows_of(group) : gemm_.m;
       const int64_t count = (rows + most - 1) / most;
       for (int64_t i = 0; i < count; ++i) {
@@ -133,9 +138,9 @@ class Product {
   void run_block(const RowBlock& block, int64_t col_begin, int64_t col_end) const {
     Scratch& scratch = Scratch::of_this_thread();
     bool accumulate = false;
-    for (size_t i = 0; i < gemm_.segments.size(); ++i) {
+    for (int i = 0; i < gemm_.segments.size(); ++i) {
       const Segment& segment = gemm_.segments[i];
-      const Multiplier& multiplier = multipliers_[i];
+      const Multiplier& multiplier = multipliers_[static_cast<size_t>(i)];
       const int64_t k = gemm_.ragged == Ragged::k ? rows_of(block.group) : segment.k;
       for (int64_t step = 0; step < k; step += kBlockUnits * multiplier.steps) {
         const int64_t end = std::min(k, step + kBlockUnits * multiplier.steps);
@@ -265,7 +270,7 @@ class Product {
   // Steps of k, one stored row each: of the weight, or routed rows of the group.
   void list_steps(const Operand& operand, int64_t group, int64_t first, int64_t count,
                   Scratch::StoredRows& rows) const {
-    if (gemm_.ragged == Ragged::k) first += gemm_.offsets[group];
+    if (gemm_.ragged == Ragged::k) first += begin_of(group);
     list_rows(operand, group, first, count, rows);
   }
 

@@ -11,13 +11,10 @@
 namespace moe::cpu {
 namespace {
 
-// One weight [N, C] of each group as a linear map.
-ExpertLinear linear_of(const Tensor& weight, const Tensor& bias, bool transposed) {
-  ExpertLinear linear = {.outputs = weight.dim(transposed ? 2 : 1),
-                         .inputs = weight.dim(transposed ? 1 : 2),
-                         .transposed = transposed};
-  linear.at = linear.blocks_of({.weight = weight, .bias = bias});
-  return linear;
+Products products_over(const Tensor& offsets, int64_t rows) {
+  check_offsets(offsets, rows);
+  const auto groups = static_cast<int32_t>(offsets.dim(0) - 1);
+  return {ProductBackend(), {.groups = groups, .offsets = offsets.i32(), .count = rows}};
 }
 
 // Rows past the last group belong to none.
@@ -31,55 +28,50 @@ void clear_unused(const Tensor& offsets, const Tensor& rows) {
 }  // namespace
 
 void run(const GroupedMatmul& op) {
-  const RoutedRows rows = {.groups = op.weight.dim(0), .offsets = op.offsets.i32(), .count = op.rows.dim(0)};
-  check_offsets(op.offsets, rows.count);
+  const Products products = products_over(op.offsets, op.rows.dim(0));
   clear_unused(op.offsets, op.out);
   clear_unused(op.offsets, op.pre_activation);
   const ExpertLinear linear = linear_of(op.weight, op.bias, op.transposed);
-  multiply_and_activate(rows, operand_of(op.rows), {&linear, 1},
-                        {.activation = op.activation,
-                         .interleaved = op.interleaved,
-                         .intermediate = op.out.dim(1),
-                         .pre_activation = op.pre_activation,
-                         .out = op.out});
+  products.multiply_and_activate(operand_of(op.rows), {&linear, 1},
+                                 {.activation = op.activation,
+                                  .interleaved = op.interleaved,
+                                  .intermediate = op.out.dim(1),
+                                  .pre_activation = op.pre_activation,
+                                  .out = op.out});
 }
 
 void run(const GroupedMatmulDgrad& op) {
-  const RoutedRows rows = {.groups = op.weight.dim(0), .offsets = op.offsets.i32(), .count = op.d_out.dim(0)};
-  check_offsets(op.offsets, rows.count);
+  const Products products = products_over(op.offsets, op.d_out.dim(0));
   clear_unused(op.offsets, op.d_rows);
   const ExpertLinear linear = linear_of(op.weight, {}, op.transposed);
   const Operand d_out = operand_of(op.d_out);
   if (op.activation.function == Activation::identity) {
-    multiply_backward(rows, d_out, {&linear, 1}, StoreRows{.out = op.d_rows});
+    products.multiply_backward(d_out, {&linear, 1}, StoreRows{.out = op.d_rows});
   } else {
-    multiply_backward(rows, d_out, {&linear, 1},
-                      ActivateBackward{.activation = op.activation,
-                                       .interleaved = op.interleaved,
-                                       .intermediate = linear.inputs,
-                                       .pre_activation = op.pre_activation,
-                                       .d_pre_activation = op.d_rows,
-                                       .row_weights = nullptr,
-                                       .weighted = {},
-                                       .dots = nullptr});
+    products.multiply_backward(d_out, {&linear, 1},
+                               ActivateBackward{.activation = op.activation,
+                                                .interleaved = op.interleaved,
+                                                .intermediate = linear.inputs,
+                                                .pre_activation = op.pre_activation,
+                                                .d_pre_activation = op.d_rows,
+                                                .row_weights = nullptr,
+                                                .weighted = {},
+                                                .dots = nullptr});
   }
 }
 
 void run(const GroupedMatmulWgrad& op) {
-  const RoutedRows rows = {
-      .groups = op.offsets.dim(0) - 1, .offsets = op.offsets.i32(), .count = op.d_out.dim(0)};
-  check_offsets(op.offsets, rows.count);
+  const Products products = products_over(op.offsets, op.d_out.dim(0));
   const ExpertLinear linear = linear_of(op.d_weight, op.d_bias, op.transposed);
   const Operand d_out = operand_of(op.d_out);
-  run(rows, BlockGradient{.left = d_out,
-                          .right = operand_of(op.rows),
-                          .left_columns = linear.outputs,
-                          .right_columns = linear.inputs,
-                          .out = linear.at.weight,
-                          .accumulate = op.accumulate_d_weight});
+  products.run({.left = d_out,
+                .right = operand_of(op.rows),
+                .left_columns = linear.outputs,
+                .right_columns = linear.inputs,
+                .out = linear.at.weight,
+                .accumulate = op.accumulate_d_weight});
   if (!op.d_bias) return;
-  sum_groups({.groups = rows.groups,
-              .offsets = rows.offsets,
+  sum_groups({.groups = products.rows(),
               .rows = d_out,
               .columns = linear.outputs,
               .weights = nullptr,

@@ -11,12 +11,6 @@
 namespace moe::cpu {
 namespace {
 
-// One group that holds every token.
-struct WholeBatch {
-  explicit WholeBatch(int64_t tokens) : offsets{0, static_cast<int32_t>(tokens)} {}
-  int32_t offsets[2];
-};
-
 // out = scale · left · rightᵀ + bias, or added to out
 struct Projection {
   Tensor bias;
@@ -24,11 +18,8 @@ struct Projection {
   bool accumulate = false;
 };
 void project(const Tensor& left, const Tensor& right, const Tensor& out, const Projection& how) {
-  const WholeBatch batch(left.dim(0));
-  const GroupedGemm gemm = {.offsets = batch.offsets,
-                            .n = right.dim(0),
-                            .segments = {{.k = left.dim(1), .a = operand_of(left), .b = {operand_of(right)}}},
-                            .exact = true};
+  GroupedGemm gemm = times_transposed(left, right);
+  gemm.exact = true;
   grouped_gemm(gemm, StoreRows{.out = out,
                                .scale = how.scale,
                                .bias = {.tensor = how.bias, .row_stride = 1},
@@ -37,32 +28,18 @@ void project(const Tensor& left, const Tensor& right, const Tensor& out, const P
 
 // out (+)= scale · left · right
 void multiply(const Tensor& left, const Tensor& right, const Tensor& out, bool accumulate, float scale = 1) {
-  const WholeBatch batch(left.dim(0));
-  const GroupedGemm gemm = {
-      .offsets = batch.offsets,
-      .n = right.dim(1),
-      .segments = {{.k = left.dim(1), .a = operand_of(left), .b = {as_steps(operand_of(right))}}}};
-  grouped_gemm(gemm, StoreRows{.out = out, .scale = scale, .accumulate = accumulate});
+  grouped_gemm(times(left, right), StoreRows{.out = out, .scale = scale, .accumulate = accumulate});
 }
 
 // out (+)= leftᵀ · right, summed over the tokens in their order
 void multiply_tokens(const Tensor& left, const Tensor& right, const Tensor& out, bool accumulate) {
-  const WholeBatch batch(left.dim(0));
-  const GroupedGemm gemm = {
-      .offsets = batch.offsets,
-      .ragged = Ragged::k,
-      .m = left.dim(1),
-      .n = right.dim(1),
-      .segments = {{.a = as_steps(operand_of(left)), .b = {as_steps(operand_of(right))}}}};
-  grouped_gemm(gemm,
+  grouped_gemm(transposed_times(left, right),
                StoreBlock{.out = {.tensor = out, .row_stride = right.dim(1)}, .accumulate = accumulate});
 }
 
 // out (+)= Σ_t rows[t]
 void sum_tokens(const Tensor& rows, const Tensor& out, bool accumulate) {
-  const WholeBatch batch(rows.dim(0));
-  sum_groups({.groups = 1,
-              .offsets = batch.offsets,
+  sum_groups({.groups = {.count = rows.dim(0)},
               .rows = operand_of(rows),
               .columns = rows.dim(1),
               .weights = nullptr,

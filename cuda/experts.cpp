@@ -30,6 +30,7 @@ struct Layer {
         interleaved(op.experts.interleaved),
         row_slot(op.row_slot),
         rows(routed_rows(op.offsets, R)),
+        products(ProductBackend{context}, rows),
         up(up_projections(op.experts, op.activation)),
         down(down_projection(op.experts)),
         weights{.of_slot = op.weights.f32(), .row_slot = op.row_slot.i32(), .slots = T * K} {
@@ -55,6 +56,7 @@ struct Layer {
   bool interleaved;
   Tensor row_slot;
   RoutedRows rows;
+  Products products;
   std::vector<ExpertLinear> up;
   ExpertLinear down;
   RowWeights weights;
@@ -67,16 +69,16 @@ struct ProjectUp {
   RowWeights weights;
   Tensor pre_activation, activated;
 };
-void project_up(const Layer& layer, const ProjectUp& stage, const Context& context) {
-  multiply_and_activate(layer.rows, layer.gathered(stage.x), layer.up,
-                        {.activation = layer.activation,
-                         .interleaved = layer.interleaved,
-                         .intermediate = layer.I,
-                         .dtype = layer.dtype,
-                         .pre_activation = stage.pre_activation ? stage.pre_activation.data : nullptr,
-                         .out = stage.activated ? stage.activated.data : nullptr,
-                         .row_weights = stage.weights},
-                        context);
+void project_up(const Layer& layer, const ProjectUp& stage) {
+  layer.products.multiply_and_activate(
+      layer.gathered(stage.x), layer.up,
+      {.activation = layer.activation,
+       .interleaved = layer.interleaved,
+       .intermediate = layer.I,
+       .dtype = layer.dtype,
+       .pre_activation = stage.pre_activation ? stage.pre_activation.data : nullptr,
+       .out = stage.activated ? stage.activated.data : nullptr,
+       .row_weights = stage.weights});
 }
 
 }  // namespace
@@ -84,15 +86,13 @@ void project_up(const Layer& layer, const ProjectUp& stage, const Context& conte
 void run(const ExpertsForward& op, const Context& context) {
   const Layer layer(op, context);
   const Workspace activated = context.workspace(layer.R, layer.I, layer.dtype);
-  project_up(layer,
-             {.x = op.x,
-              .weights = op.weight_on_input ? layer.weights : RowWeights{},
-              .pre_activation = op.pre_activation,
-              .activated = activated.tensor},
-             context);
+  project_up(layer, {.x = op.x,
+                     .weights = op.weight_on_input ? layer.weights : RowWeights{},
+                     .pre_activation = op.pre_activation,
+                     .activated = activated.tensor});
   const Workspace rows = context.workspace(layer.R, layer.H, layer.dtype);
-  multiply(layer.rows, operand_of(activated.tensor), layer.down,
-           {.out = block_of(rows.tensor), .bias = bias_block(layer.down.at.bias)}, context);
+  layer.products.multiply(operand_of(activated.tensor), layer.down,
+                          Store{.out = block_of(rows.tensor), .bias = bias_block(layer.down.at.bias)});
   sum_slots({.rows = rows.tensor,
              .slot_row = op.slot_row,
              .weights = op.weight_on_input ? Tensor{} : op.weights,
@@ -139,27 +139,25 @@ class Backward {
     recomputed_ = context_.workspace(layer_.R, layer_.pre_width(), layer_.dtype);
     pre_activation_ = recomputed_->tensor;
     project_up(layer_,
-               {.x = op_.x, .weights = input_weights(), .pre_activation = pre_activation_, .activated = {}},
-               context_);
+               {.x = op_.x, .weights = input_weights(), .pre_activation = pre_activation_, .activated = {}});
   }
 
   // A' = dy · down; its epilogue gives the gradient of the pre-activation rows, the (weighted) activated rows
   // again, and the gradient of the weights on the output.
   void gradient_of_activated_rows() {
-    const int64_t column_tiles = (layer_.I + kTileColumns - 1) / kTileColumns;
+    const int64_t column_tiles = (layer_.I + kDotColumns - 1) / kDotColumns;
     const Workspace dots = context_.workspace(layer_.R, column_tiles, DType::float32);
-    low_of_down_ =
-        multiply_backward(layer_.rows, layer_.gathered(op_.dy), {&layer_.down, 1},
-                          ActivateBackward{.activation = layer_.activation,
-                                           .interleaved = layer_.interleaved,
-                                           .intermediate = layer_.I,
-                                           .dtype = layer_.dtype,
-                                           .pre_activation = pre_activation_.data,
-                                           .d_pre_activation = d_pre_.tensor.data,
-                                           .row_weights = output_weights(),
-                                           .weighted = activated_ ? activated_->tensor.data : nullptr,
-                                           .dots = dots.tensor.f32()},
-                          context_);
+    low_of_down_ = layer_.products.multiply_backward(
+        layer_.gathered(op_.dy), {&layer_.down, 1},
+        ActivateBackward{.activation = layer_.activation,
+                         .interleaved = layer_.interleaved,
+                         .intermediate = layer_.I,
+                         .dtype = layer_.dtype,
+                         .pre_activation = pre_activation_.data,
+                         .d_pre_activation = d_pre_.tensor.data,
+                         .row_weights = output_weights(),
+                         .weighted = activated_ ? activated_->tensor.data : nullptr,
+                         .dots = dots.tensor.f32()});
     recomputed_.reset();
     // ⟨dy, x⟩ where a slot returns its input, nothing where it was dropped.
     gradient_of_rowless_weights(
@@ -181,8 +179,8 @@ class Backward {
   // input.
   void gradient_of_input() {
     const Workspace d_rows = context_.workspace(layer_.R, layer_.H, layer_.dtype);
-    low_of_up_ = multiply_backward(layer_.rows, operand_of(d_pre_.tensor), layer_.up,
-                                   Store{.out = block_of(d_rows.tensor)}, context_);
+    low_of_up_ = layer_.products.multiply_backward(operand_of(d_pre_.tensor), layer_.up,
+                                                   Store{.out = block_of(d_rows.tensor)});
     if (op_.weight_on_input) {
       dot_rows(layer_.rows,
                {.row_slot = op_.row_slot,
@@ -233,13 +231,11 @@ class Backward {
   // The gradients of a linear's weight and low-rank pair.
   void gradients_of(const ExpertLinear& linear, const Operand& d_outputs, const Operand& input,
                     const std::optional<Workspace>& low) const {
-    cuda::run(layer_.rows, linear,
-              LinearGradients{.d_outputs = d_outputs,
-                              .input = input,
-                              .low = low,
-                              .into = linear.blocks_of(op_.gradients[linear.projection]),
-                              .accumulate = op_.accumulate[linear.projection]},
-              context_);
+    layer_.products.run(linear, {.d_outputs = d_outputs,
+                                 .input = input,
+                                 .low = low ? low->tensor : Tensor{},
+                                 .into = linear.blocks_of(op_.gradients[linear.projection]),
+                                 .accumulate = op_.accumulate[linear.projection]});
   }
 
   void gradient_of_bias(const ExpertLinear& linear, const Operand& d_outputs,
@@ -262,7 +258,7 @@ class Backward {
   std::optional<Workspace> recomputed_;
   Workspace d_pre_;                     // [R, I or 2I]
   std::optional<Workspace> activated_;  // [R, I], times the weight where that is on the output; if asked for
-  LowRankRows low_of_down_, low_of_up_;
+  Products::LowRankRows low_of_down_, low_of_up_;
 };
 
 }  // namespace

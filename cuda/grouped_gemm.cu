@@ -7,6 +7,7 @@
 
 #include "cuda/device/epilogues.cuh"
 #include "cuda/device/tile_product.cuh"
+#include "cuda/gemm_shape.h"
 #include "cuda/launch.h"
 
 namespace moe::cuda {
@@ -146,26 +147,25 @@ __device__ void multiply_tile(const GroupedGemm& gemm, const Place& place, Share
   int segment = 0;
   int64_t step = 0;
   const auto steps_of = [&](int s) {
-    return gemm.ragged == Ragged::m ? gemm.segments[static_cast<size_t>(s)].k
-                                    : place.end_row - place.first_row;
+    return gemm.ragged == Ragged::m ? gemm.segments[s].k : place.end_row - place.first_row;
   };
   // The next step that there is.
   const auto settle = [&] {
-    while (segment < gemm.segment_count && step >= steps_of(segment)) {
+    while (segment < gemm.segments.size() && step >= steps_of(segment)) {
       ++segment;
       step = 0;
     }
-    return segment < gemm.segment_count;
+    return segment < gemm.segments.size();
   };
   bool more = settle();
-  if (more) pipeline.fetch_step(gemm, gemm.segments[static_cast<size_t>(segment)], place, step);
+  if (more) pipeline.fetch_step(gemm, gemm.segments[segment], place, step);
   while (more) {
     pipeline.put_step(tiles);
     const bool a_by_lane = pipeline.a_by_lane(), b_by_lane = pipeline.b_by_lane();
     __syncthreads();
     step += kTileSteps;
     more = settle();
-    if (more) pipeline.fetch_step(gemm, gemm.segments[static_cast<size_t>(segment)], place, step);
+    if (more) pipeline.fetch_step(gemm, gemm.segments[segment], place, step);
     math.add(tiles.a, a_by_lane, tiles.b, b_by_lane);
     __syncthreads();
   }
@@ -185,7 +185,8 @@ __global__ void __launch_bounds__(Math::kThreads) multiply(const GroupedGemm gem
     __syncthreads();
     const int64_t rows = (gemm.ragged == Ragged::m ? place.end_row : gemm.m) - place.row;
     const int64_t left = gemm.n - place.column;
-    finish(epilogue, Tile{.c = sums,
+    finish(epilogue, Tile{.team = whole_block(),
+                          .c = sums,
                           .pitch = kSumPitch,
                           .half = kTileColumns / 2,
                           .group = place.group,
@@ -218,20 +219,9 @@ void launch_product(const GroupedGemm& gemm, const Epilogue& epilogue, const Con
          gemm, epilogue);
 }
 
-// The dtype of all operands, or float32 where they differ or must not round.
-DType format_of(const GroupedGemm& gemm) {
-  const DType first = gemm.segments[0].a.dtype;
-  for (int i = 0; i < gemm.segment_count; ++i) {
-    const Segment& segment = gemm.segments[static_cast<size_t>(i)];
-    if (segment.a.dtype != first || segment.b[0].dtype != first) return DType::float32;
-    if (gemm.side_by_side && segment.b[1].dtype != first) return DType::float32;
-  }
-  return gemm.exact ? DType::float32 : first;
-}
-
 template <class Epilogue>
 void choose_product(const GroupedGemm& gemm, const Epilogue& epilogue, const Context& context) {
-  switch (format_of(gemm)) {
+  switch (shape_of(gemm).format) {
     case DType::bfloat16:
       return launch_product<TensorCores<DType::bfloat16>>(gemm, epilogue, context);
     case DType::float16:
@@ -242,18 +232,6 @@ void choose_product(const GroupedGemm& gemm, const Epilogue& epilogue, const Con
 }
 
 }  // namespace
-
-Operand operand_of(const Tensor& rows, int64_t first_column) {
-  return {.data = rows.as<const char>() + first_column * static_cast<int64_t>(bytes_of(rows.dtype)),
-          .dtype = rows.dtype,
-          .row_stride = rows.dim(1),
-          .row_count = rows.dim(0)};
-}
-
-Operand as_steps(Operand rows) {
-  rows.k_contiguous = false;
-  return rows;
-}
 
 Block block_of(const ExpertMatrix& matrix) {
   if (!matrix) return {};

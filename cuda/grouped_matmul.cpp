@@ -8,13 +8,10 @@
 namespace moe::cuda {
 namespace {
 
-// One weight [N, C] of each group as a linear map.
-ExpertLinear linear_of(const Tensor& weight, const Tensor& bias, bool transposed) {
-  ExpertLinear linear = {.outputs = weight.dim(transposed ? 2 : 1),
-                         .inputs = weight.dim(transposed ? 1 : 2),
-                         .transposed = transposed};
-  linear.at = linear.blocks_of({.weight = weight, .bias = bias});
-  return linear;
+Products products_over(const Tensor& offsets, int64_t count, const Context& context) {
+  const RoutedRows rows = routed_rows(offsets, count);
+  check_offsets(rows, context);
+  return {ProductBackend{context}, rows};
 }
 
 void* data_or_null(const Tensor& tensor) {
@@ -24,25 +21,22 @@ void* data_or_null(const Tensor& tensor) {
 }  // namespace
 
 void run(const GroupedMatmul& op, const Context& context) {
-  const RoutedRows rows = routed_rows(op.offsets, op.rows.dim(0));
-  check_offsets(rows, context);
-  clear_unused(rows, op.out, context);
-  clear_unused(rows, op.pre_activation, context);
+  const Products products = products_over(op.offsets, op.rows.dim(0), context);
+  clear_unused(products.rows(), op.out, context);
+  clear_unused(products.rows(), op.pre_activation, context);
   const ExpertLinear linear = linear_of(op.weight, op.bias, op.transposed);
-  multiply_and_activate(rows, operand_of(op.rows), {&linear, 1},
-                        {.activation = op.activation,
-                         .interleaved = op.interleaved,
-                         .intermediate = op.out.dim(1),
-                         .dtype = op.out.dtype,
-                         .pre_activation = data_or_null(op.pre_activation),
-                         .out = op.out.data},
-                        context);
+  products.multiply_and_activate(operand_of(op.rows), {&linear, 1},
+                                 {.activation = op.activation,
+                                  .interleaved = op.interleaved,
+                                  .intermediate = op.out.dim(1),
+                                  .dtype = op.out.dtype,
+                                  .pre_activation = data_or_null(op.pre_activation),
+                                  .out = op.out.data});
 }
 
 void run(const GroupedMatmulDgrad& op, const Context& context) {
-  const RoutedRows rows = routed_rows(op.offsets, op.d_out.dim(0));
-  check_offsets(rows, context);
-  clear_unused(rows, op.d_rows, context);
+  const Products products = products_over(op.offsets, op.d_out.dim(0), context);
+  clear_unused(products.rows(), op.d_rows, context);
   const ExpertLinear linear = linear_of(op.weight, {}, op.transposed);
   const bool plain = op.activation.function == Activation::identity;
   const ActivateBackward through = {.activation = op.activation,
@@ -51,25 +45,22 @@ void run(const GroupedMatmulDgrad& op, const Context& context) {
                                     .dtype = op.d_rows.dtype,
                                     .pre_activation = data_or_null(op.pre_activation),
                                     .d_pre_activation = op.d_rows.data};
-  multiply_backward(rows, operand_of(op.d_out), {&linear, 1},
-                    plain ? Epilogue(Store{.out = block_of(op.d_rows)}) : Epilogue(through), context);
+  products.multiply_backward(operand_of(op.d_out), {&linear, 1},
+                             plain ? Epilogue(Store{.out = block_of(op.d_rows)}) : Epilogue(through));
 }
 
 void run(const GroupedMatmulWgrad& op, const Context& context) {
-  const RoutedRows rows = routed_rows(op.offsets, op.d_out.dim(0));
-  check_offsets(rows, context);
+  const Products products = products_over(op.offsets, op.d_out.dim(0), context);
   const ExpertLinear linear = linear_of(op.d_weight, op.d_bias, op.transposed);
   const Operand d_out = operand_of(op.d_out);
-  run(rows,
-      BlockGradient{.left = d_out,
-                    .right = operand_of(op.rows),
-                    .left_columns = linear.outputs,
-                    .right_columns = linear.inputs,
-                    .out = linear.at.weight,
-                    .accumulate = op.accumulate_d_weight},
-      context);
+  products.run({.left = d_out,
+                .right = operand_of(op.rows),
+                .left_columns = linear.outputs,
+                .right_columns = linear.inputs,
+                .out = linear.at.weight,
+                .accumulate = op.accumulate_d_weight});
   if (!op.d_bias) return;
-  sum_groups(rows,
+  sum_groups(products.rows(),
              {.rows = d_out,
               .columns = linear.outputs,
               .out = bias_block(linear.at.bias),

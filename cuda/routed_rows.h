@@ -4,15 +4,10 @@
 
 #include "cuda/context.h"
 #include "cuda/grouped_gemm.h"
+#include "ops/expert_linear.h"
 
 namespace moe::cuda {
 
-// R rows in ragged groups, one for each expert.
-struct RoutedRows {
-  int32_t groups;
-  const int32_t* offsets;  // [groups + 1] on the device, or null: one group of all
-  int64_t count;           // R
-};
 RoutedRows routed_rows(const Tensor& offsets, int64_t count);
 
 // Reports offsets that do not ascend from 0 to at most R.

@@ -9,11 +9,6 @@
 namespace moe::cuda {
 namespace {
 
-// One group that holds every token.
-GroupedGemm whole_batch(const Tensor& rows, int64_t columns) {
-  return {.rows = rows.dim(0), .n = columns};
-}
-
 // out = scale · left · rightᵀ + bias, or added to out
 struct Projection {
   Tensor bias;
@@ -22,9 +17,8 @@ struct Projection {
 };
 void project(const Tensor& left, const Tensor& right, const Tensor& out, const Projection& how,
              const Context& context) {
-  GroupedGemm gemm = whole_batch(left, right.dim(0));
+  GroupedGemm gemm = times_transposed(left, right);
   gemm.exact = true;
-  gemm.add({.k = left.dim(1), .a = operand_of(left), .b = {operand_of(right)}});
   const Block bias = how.bias ? Block{.data = how.bias.data, .dtype = how.bias.dtype} : Block{};
   grouped_gemm(gemm,
                Store{.out = block_of(out), .bias = bias, .scale = how.scale, .accumulate = how.accumulate},
@@ -33,19 +27,13 @@ void project(const Tensor& left, const Tensor& right, const Tensor& out, const P
 
 // out (+)= scale · left · right
 void multiply(const Tensor& left, const Tensor& right, const Store& into, const Context& context) {
-  GroupedGemm gemm = whole_batch(left, right.dim(1));
-  gemm.add({.k = left.dim(1), .a = operand_of(left), .b = {as_steps(operand_of(right))}});
-  grouped_gemm(gemm, into, context);
+  grouped_gemm(times(left, right), into, context);
 }
 
 // out (+)= leftᵀ · right, summed over the tokens in their order
 void multiply_tokens(const Tensor& left, const Tensor& right, const Tensor& out, bool accumulate,
                      const Context& context) {
-  GroupedGemm gemm = whole_batch(left, right.dim(1));
-  gemm.ragged = Ragged::k;
-  gemm.m = left.dim(1);
-  gemm.add({.a = as_steps(operand_of(left)), .b = {as_steps(operand_of(right))}});
-  grouped_gemm(gemm, Store{.out = block_of(out), .accumulate = accumulate}, context);
+  grouped_gemm(transposed_times(left, right), Store{.out = block_of(out), .accumulate = accumulate}, context);
 }
 
 // What the router sees of x: x itself, or x with jitter.
@@ -99,7 +87,7 @@ void gradient_of_x(const RouteBackward& op, const Context& context) {
 
 // out (+)= Σ_t rows[t]
 void sum_tokens(const Tensor& rows, const Tensor& out, bool accumulate, const Context& context) {
-  sum_groups({.groups = 1, .offsets = nullptr, .count = rows.dim(0)},
+  sum_groups({.count = rows.dim(0)},
              {.rows = operand_of(rows),
               .columns = rows.dim(1),
               .out = {.data = out.data, .dtype = out.dtype},

@@ -82,6 +82,9 @@ struct ExpertLinear {
   float lora_scale = 1;
   LinearParameters<ExpertMatrix> at;  // its parameters
 
+  // Of its low-rank pair.
+  int64_t rank() const { return at.lora_a.tensor.dim(1); }
+
   // Tensors shaped as its parameters are, as blocks: its gradients.
   LinearParameters<ExpertMatrix> blocks_of(const LinearParameters<Tensor>& tensors) const;
 };

@@ -8,11 +8,7 @@
 #include <cmath>
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define MOE_EVERYWHERE __host__ __device__
-#else
-#define MOE_EVERYWHERE
-#endif
+#include "ops/everywhere.h"
 
 namespace moe::noise {
 

@@ -1,5 +1,5 @@
-// What becomes of finished tiles of sums. They lie in shared memory; the threads of a block take their
-// elements row by row, so that neighbours write neighbouring addresses.
+// What becomes of finished tiles of sums. They lie in shared memory; the warps of a team take their elements
+// row by row, so that neighbours write neighbouring addresses.
 #pragma once
 
 #include "cuda/device/activations.cuh"
@@ -10,9 +10,19 @@
 
 namespace moe::cuda {
 
+// The warps that finish a tile together: a block's, or some of it. Shared memory is theirs before and after.
+struct Team {
+  int warp, warps;  // the calling thread's own, of so many
+};
+
+__device__ inline Team whole_block() {
+  return {static_cast<int>(threadIdx.x) / kWarp, static_cast<int>(blockDim.x) / kWarp};
+}
+
 // c[row][column] with a pitch, of rows × columns of C that exist. Side by side, column j of the second matrix
-// is half a tile further.
+// is `half` further. Columns of a tile start at a multiple of kDotColumns where the epilogue adds along them.
 struct Tile {
+  Team team;
   const float* c;
   int pitch, half;
   int32_t group;
@@ -30,8 +40,7 @@ __device__ inline float bias_at(const Block& bias, int32_t group, int64_t column
 // `inside` or not.
 template <class Visit>
 __device__ void each_row(const Tile& tile, int columns, Visit visit) {
-  const auto warps = static_cast<int>(blockDim.x) / kWarp;
-  for (int row = static_cast<int>(threadIdx.x) / kWarp; row < tile.rows; row += warps)
+  for (int row = tile.team.warp; row < tile.rows; row += tile.team.warps)
     for (int column = lane_id(); column < (columns + kWarp - 1) / kWarp * kWarp; column += kWarp)
       visit(row, column, column < columns);
 }
@@ -91,36 +100,44 @@ __device__ inline void finish(const Activate& args, const Tile& tile) {
   });
 }
 
-// Sums over a tile's columns are kept by tile: a warp adds its lanes in a fixed order.
-__device__ inline void finish(const ActivateBackward& args, const Tile& tile) {
+// One element; returns ⟨c, activated⟩ of it.
+__device__ inline float finish_element(const ActivateBackward& args, const Tile& tile, int row, float weight,
+                                       int j) {
   const bool gated = is_gated(args.activation);
-  const auto warps = static_cast<int>(blockDim.x) / kWarp;
-  const int64_t column_tiles = (args.intermediate + kTileColumns - 1) / kTileColumns;
-  for (int row = static_cast<int>(threadIdx.x) / kWarp; row < tile.rows; row += warps) {
-    const int64_t r = tile.row + row, pre = r * pre_width(args);
+  const int64_t r = tile.row + row, pre = r * pre_width(args);
+  const Columns at = columns_of(args, tile, tile.column, j);
+  const float c = tile.c[row * tile.pitch + j], gradient = weight * c;
+  const float up_pre = load_as(args.dtype, args.pre_activation, pre + at.up_pre);
+  const float gate_pre = gated ? load_as(args.dtype, args.pre_activation, pre + at.gate_pre) : up_pre;
+  const Slope gate = activation_of(args.activation, gate_pre);
+  const Slope up = gated ? up_of(args.activation, up_pre) : Slope{1.0f, 0.0f};
+  const float activated = gate.value * up.value;
+  if (gated) {
+    store_as(args.dtype, args.d_pre_activation, pre + at.gate_pre, gradient * up.value * gate.derivative);
+    store_as(args.dtype, args.d_pre_activation, pre + at.up_pre, gradient * gate.value * up.derivative);
+  } else {
+    store_as(args.dtype, args.d_pre_activation, pre + at.up_pre, gradient * gate.derivative);
+  }
+  if (args.weighted != nullptr)
+    store_as(args.dtype, args.weighted, r * args.intermediate + tile.column + j, weight * activated);
+  return c * activated;
+}
+
+// Sums over columns are kept by kDotColumns of them, whatever the tile: a warp adds its lanes in a fixed
+// order.
+__device__ inline void finish(const ActivateBackward& args, const Tile& tile) {
+  const int64_t dots_each = (args.intermediate + kDotColumns - 1) / kDotColumns;
+  for (int row = tile.team.warp; row < tile.rows; row += tile.team.warps) {
+    const int64_t r = tile.row + row;
     const float weight = weight_of(args.row_weights, r);
-    float dot = 0;
-    for (int j = lane_id(); j < tile.columns; j += kWarp) {
-      const Columns at = columns_of(args, tile, tile.column, j);
-      const float c = tile.c[row * tile.pitch + j], gradient = weight * c;
-      const float up_pre = load_as(args.dtype, args.pre_activation, pre + at.up_pre);
-      const float gate_pre = gated ? load_as(args.dtype, args.pre_activation, pre + at.gate_pre) : up_pre;
-      const Slope gate = activation_of(args.activation, gate_pre);
-      const Slope up = gated ? up_of(args.activation, up_pre) : Slope{1.0f, 0.0f};
-      const float activated = gate.value * up.value;
-      if (gated) {
-        store_as(args.dtype, args.d_pre_activation, pre + at.gate_pre, gradient * up.value * gate.derivative);
-        store_as(args.dtype, args.d_pre_activation, pre + at.up_pre, gradient * gate.value * up.derivative);
-      } else {
-        store_as(args.dtype, args.d_pre_activation, pre + at.up_pre, gradient * gate.derivative);
-      }
-      dot = fmaf(c, activated, dot);
-      if (args.weighted != nullptr)
-        store_as(args.dtype, args.weighted, r * args.intermediate + tile.column + j, weight * activated);
+    for (int first = 0; first < tile.columns; first += kDotColumns) {
+      const int end = first + kDotColumns < tile.columns ? first + kDotColumns : tile.columns;
+      float dot = 0;
+      for (int j = first + lane_id(); j < end; j += kWarp) dot += finish_element(args, tile, row, weight, j);
+      if (args.dots == nullptr) continue;
+      dot = warp_sum(dot);
+      if (lane_id() == 0) args.dots[r * dots_each + (tile.column + first) / kDotColumns] = dot;
     }
-    if (args.dots == nullptr) continue;
-    dot = warp_sum(dot);
-    if (lane_id() == 0) args.dots[r * column_tiles + tile.column / kTileColumns] = dot;
   }
 }
 

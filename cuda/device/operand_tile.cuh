@@ -11,6 +11,7 @@
 namespace moe::cuda {
 
 inline constexpr int kTileLanes = 64;  // rows, or columns, of C
+inline constexpr int kTileColumns = kTileLanes;
 inline constexpr int kTileSteps = 32;
 inline constexpr int kChunk = 8;  // elements that a thread moves at once
 inline constexpr int kTileChunks = kTileLanes * kTileSteps / kChunk;

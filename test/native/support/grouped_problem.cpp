@@ -103,17 +103,17 @@ double GroupedProblem::b_value(const Segment& segment, int64_t group, int64_t co
   return segment.shape.b_k_contiguous ? b.at(first + within, step) : b.at(first + step, within);
 }
 
-cpu::Segment GroupedProblem::description(const Segment& segment) const {
+moe::Segment GroupedProblem::description(const Segment& segment) const {
   const auto operand = [&](const Stored& stored, bool routed, bool k_contiguous) {
-    return cpu::Operand{.data = stored.array.at(0),
-                        .dtype = stored.array.dtype(),
-                        .row_stride = stored.stride(),
-                        .group_stride = routed ? 0 : segment.b_rows * stored.stride(),
-                        .row_index = routed ? index_.data() : nullptr,
-                        .row_divisor = kDivisor,
-                        .k_contiguous = k_contiguous};
+    return Operand{.data = stored.array.at(0),
+                   .dtype = stored.array.dtype(),
+                   .row_stride = stored.stride(),
+                   .group_stride = routed ? 0 : segment.b_rows * stored.stride(),
+                   .row_index = routed ? index_.data() : nullptr,
+                   .row_divisor = kDivisor,
+                   .k_contiguous = k_contiguous};
   };
-  cpu::Segment described = {.k = segment.shape.k, .a = operand(segment.a, true, by_rows())};
+  moe::Segment described = {.k = segment.shape.k, .a = operand(segment.a, true, by_rows())};
   for (int matrix = 0; matrix < 2; ++matrix) {
     described.b[matrix] = operand(segment.b[matrix], !by_rows(), by_rows() && segment.shape.b_k_contiguous);
     described.b[matrix].absent = segment.shape.absent == matrix;
@@ -124,14 +124,14 @@ cpu::Segment GroupedProblem::description(const Segment& segment) const {
 std::vector<float> GroupedProblem::run() const {
   std::vector<float> c(static_cast<size_t>(rows() * columns()), NAN);
   const int64_t width = cpu::kernels().width;
-  cpu::GroupedGemm gemm = {.groups = static_cast<int64_t>(shape_.counts.size()),
-                           .offsets = offsets_.data(),
-                           .ragged = shape_.ragged,
-                           .m = shape_.m,
-                           .n = shape_.n,
-                           .side_by_side = shape_.side_by_side,
-                           .exact = shape_.exact};
-  for (const Segment& segment : segments_) gemm.segments.push_back(description(segment));
+  GroupedGemm gemm = {.groups = static_cast<int32_t>(shape_.counts.size()),
+                      .offsets = offsets_.data(),
+                      .ragged = shape_.ragged,
+                      .m = shape_.m,
+                      .n = shape_.n,
+                      .side_by_side = shape_.side_by_side,
+                      .exact = shape_.exact};
+  for (const Segment& segment : segments_) gemm.segments.add(description(segment));
   cpu::grouped_gemm(gemm, [&](const cpu::Tile& tile) {
     const int64_t first = by_rows() ? tile.row : tile.group * shape_.m + tile.row;
     const auto take = [&](int64_t row, int64_t column, float value) {

@@ -101,7 +101,7 @@ class GroupedProblem {
   int64_t position_of_step(int64_t group, int64_t step) const;
   double a_value(const Segment& segment, int64_t group, int64_t row, int64_t step) const;
   double b_value(const Segment& segment, int64_t group, int64_t column, int64_t step) const;
-  cpu::Segment description(const Segment& segment) const;
+  moe::Segment description(const Segment& segment) const;
 
   GroupedShape shape_;
   std::vector<int32_t> offsets_, index_, positions_;

@@ -1,0 +1,41 @@
+#include "cuda/gemm_shape.h"
+
+#include <algorithm>
+
+namespace moe::cuda {
+namespace {
+
+bool is_aligned(const Operand& operand) {
+  constexpr int64_t kVector = 16;
+  const auto bytes = static_cast<int64_t>(bytes_of(operand.dtype));
+  return operand.absent ||
+         (reinterpret_cast<uintptr_t>(operand.data) % kVector == 0 &&
+          operand.row_stride * bytes % kVector == 0 && operand.group_stride * bytes % kVector == 0);
+}
+
+}  // namespace
+
+GemmShape shape_of(const GroupedGemm& gemm) {
+  GemmShape shape = {.format = gemm.segments[0].a.dtype,
+                     .ragged = gemm.ragged,
+                     .groups = gemm.groups,
+                     .rows = gemm.rows,
+                     .m = gemm.m,
+                     .n = gemm.n,
+                     .side_by_side = gemm.side_by_side,
+                     .aligned = true};
+  const auto consider = [&](const Operand& operand) {
+    if (operand.dtype != shape.format) shape.format = DType::float32;
+    shape.aligned = shape.aligned && is_aligned(operand);
+  };
+  for (const Segment& segment : gemm.segments) {
+    shape.k = std::max(shape.k, segment.k);
+    consider(segment.a);
+    consider(segment.b[0]);
+    if (gemm.side_by_side) consider(segment.b[1]);
+  }
+  if (gemm.exact) shape.format = DType::float32;
+  return shape;
+}
+
+}  // namespace moe::cuda

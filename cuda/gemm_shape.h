@@ -1,0 +1,23 @@
+// What of a grouped product its configuration is chosen by: nothing that lies on the device.
+#pragma once
+
+#include "cuda/runtime.h"
+#include "ops/grouped_gemm.h"
+
+namespace moe::cuda {
+
+struct GemmShape {
+  // The dtype of all operands; float32 where they differ or must not round.
+  DType format = DType::float32;
+  Ragged ragged = Ragged::m;
+  int32_t groups = 1;
+  int64_t rows = 0;             // R
+  int64_t m = 0, n = 0, k = 0;  // those that are not ragged; k of the longest segment
+  bool side_by_side = false;
+  // Every stored row of every operand starts at a multiple of 16 bytes: hardware may copy it.
+  bool aligned = false;
+};
+
+GemmShape shape_of(const GroupedGemm& gemm);
+
+}  // namespace moe::cuda
