@@ -15,7 +15,7 @@ bool is_aligned(const Operand& operand) {
 
 }  // namespace
 
-GemmShape shape_of(const GroupedGemm& gemm) {
+GemmShape shape_of(const GroupedGemm& gemm, bool allow_tf32) {
   GemmShape shape = {.format = gemm.segments[0].a.dtype,
                      .ragged = gemm.ragged,
                      .groups = gemm.groups,
@@ -24,8 +24,9 @@ GemmShape shape_of(const GroupedGemm& gemm) {
                      .n = gemm.n,
                      .side_by_side = gemm.side_by_side,
                      .aligned = true};
+  bool mixed = false;
   const auto consider = [&](const Operand& operand) {
-    if (operand.dtype != shape.format) shape.format = DType::float32;
+    mixed = mixed || operand.dtype != gemm.segments[0].a.dtype;
     shape.aligned = shape.aligned && is_aligned(operand);
   };
   for (const Segment& segment : gemm.segments) {
@@ -34,7 +35,8 @@ GemmShape shape_of(const GroupedGemm& gemm) {
     consider(segment.b[0]);
     if (gemm.side_by_side) consider(segment.b[1]);
   }
-  if (gemm.exact) shape.format = DType::float32;
+  if (gemm.exact || mixed) shape.format = DType::float32;
+  shape.tf32 = shape.format == DType::float32 && allow_tf32 && !gemm.exact && !mixed;
   return shape;
 }
 

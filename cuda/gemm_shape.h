@@ -9,6 +9,7 @@ namespace moe::cuda {
 struct GemmShape {
   // The dtype of all operands; float32 where they differ or must not round.
   DType format = DType::float32;
+  bool tf32 = false;  // float32 operands may be rounded to tf32
   Ragged ragged = Ragged::m;
   int32_t groups = 1;
   int64_t rows = 0;             // R
@@ -18,6 +19,6 @@ struct GemmShape {
   bool aligned = false;
 };
 
-GemmShape shape_of(const GroupedGemm& gemm);
+GemmShape shape_of(const GroupedGemm& gemm, bool allow_tf32);
 
 }  // namespace moe::cuda

@@ -1,116 +1,165 @@
-// The product of two tiles in shared memory, added to sums in registers: by tensor cores for sixteen-bit
-// operands, by fused multiply-adds for float32. Each element of C is one chain over ascending k.
+// The product of two tiles in shared memory, added to sums in registers: by tensor cores, or by fused
+// multiply-adds for float32. Each element of C is one chain over ascending k.
 #pragma once
 
 #include "cuda/device/operand_tile.cuh"
 #include "cuda/device/ptx.cuh"
 #include "cuda/device/warp.cuh"
+#include "cuda/gemm_config.h"
 
 namespace moe::cuda {
 
-// A tile of C in shared memory, for the epilogue.
-inline constexpr int kSumPitch = kTileColumns + 4;
+// What all products of a size have: their tiles, and that of C in shared memory for the epilogue.
+template <class T, TileSize kSize, int kBlockThreads>
+struct ProductTiles {
+  static constexpr TileShape kShape = kTileShapes[static_cast<size_t>(kSize)];
+  static constexpr int kM = kShape.m, kN = kShape.n, kSteps = kShape.step_bytes / static_cast<int>(sizeof(T));
+  static constexpr int kThreads = kBlockThreads;
+  static constexpr int kSumPitch = kN + 4;
+  using Element = T;
+  using TileA = OperandTile<T, kM, kSteps>;
+  using TileB = OperandTile<T, kN, kSteps>;
+  using LoaderA = TileLoader<T, kM, kSteps, kThreads>;
+  using LoaderB = TileLoader<T, kN, kSteps, kThreads>;
+};
 
-// Four warps, each with 32 × 32 of the tile as 2 × 4 products of m16n8k16.
-template <DType kFormat>
-struct TensorCores {
-  using Element = uint16_t;
-  static constexpr int kThreads = 128;
-  float sums[2][4][4] = {};
+template <Arithmetic kArithmetic>
+using TensorElement = std::conditional_t<kArithmetic == Arithmetic::tf32, float, uint16_t>;
 
-  __device__ void add(const Element* a, bool a_by_lane, const Element* b, bool b_by_lane) {
-    const int warp = static_cast<int>(threadIdx.x) / kWarp;
-    const int row = warp / 2 * 32, column = warp % 2 * 32;
-    for (int step = 0; step < kTileSteps; step += 16) {
-      uint32_t left[2][4], right[2][4];
-      for (int i = 0; i < 2; ++i) load_a(left[i], a, a_by_lane, row + i * 16, step);
-      for (int j = 0; j < 2; ++j) load_b(right[j], b, b_by_lane, column + j * 16, step);
-      for (int i = 0; i < 2; ++i) {
-        for (int j = 0; j < 4; ++j) {
-          const uint32_t pair[2] = {right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]};
-          multiply(sums[i][j], left[i], pair);
-        }
-      }
+// A grid of warps, each with sums of m16n8 products.
+template <TileSize kSize>
+struct WarpGrid {
+  static constexpr int kRows = kSize == TileSize::flat ? 1 : 2;
+  static constexpr int kColumns = kSize == TileSize::small ? 2 : 4;
+};
+
+template <Arithmetic kArithmetic, TileSize kSize>
+class TensorCores : public ProductTiles<TensorElement<kArithmetic>, kSize,
+                                        kWarp * WarpGrid<kSize>::kRows * WarpGrid<kSize>::kColumns> {
+  using Base = ProductTiles<TensorElement<kArithmetic>, kSize,
+                            kWarp * WarpGrid<kSize>::kRows * WarpGrid<kSize>::kColumns>;
+
+ public:
+  using typename Base::TileA, typename Base::TileB;
+
+  template <bool kAByLane, bool kBByLane>
+  __device__ void add(const TileA& a, const TileB& b) {
+    for (int step = 0; step < Base::kSteps; step += kDepth) {
+      uint32_t left[kDown][4], right[kAcross][2];
+      for (int i = 0; i < kDown; ++i) load_a<kAByLane>(left[i], a, row() + i * 16, step);
+      for (int j = 0; j < kAcross; j += 2)
+        load_b<kBByLane>(right[j], right[j + 1], b, column() + j * 8, step);
+      for (int i = 0; i < kDown; ++i)
+        for (int j = 0; j < kAcross; ++j) ptx::mma_m16n8<kArithmetic>(sums_[i][j], left[i], right[j]);
     }
   }
 
   __device__ void store(float* c) const {
-    const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = lane_id();
-    for (int i = 0; i < 2; ++i) {
-      for (int j = 0; j < 4; ++j) {
-        const int row = warp / 2 * 32 + i * 16 + lane / 4, column = warp % 2 * 32 + j * 8 + lane % 4 * 2;
-        float* first = c + row * kSumPitch + column;
-        float* second = first + 8 * kSumPitch;
-        first[0] = sums[i][j][0];
-        first[1] = sums[i][j][1];
-        second[0] = sums[i][j][2];
-        second[1] = sums[i][j][3];
+    const int lane = lane_id();
+    for (int i = 0; i < kDown; ++i) {
+      for (int j = 0; j < kAcross; ++j) {
+        float* first = c + (row() + i * 16 + lane / 4) * Base::kSumPitch + column() + j * 8 + lane % 4 * 2;
+        float* second = first + 8 * Base::kSumPitch;
+        first[0] = sums_[i][j][0];
+        first[1] = sums_[i][j][1];
+        second[0] = sums_[i][j][2];
+        second[1] = sums_[i][j][3];
       }
     }
   }
 
  private:
-  __device__ static void multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-    if constexpr (kFormat == DType::bfloat16) {
-      ptx::mma_m16n8k16_bf16(d, a, b);
-    } else {
-      ptx::mma_m16n8k16_f16(d, a, b);
-    }
+  using Grid = WarpGrid<kSize>;
+  static constexpr int kDepth = 32 / static_cast<int>(sizeof(typename Base::Element));  // k of an instruction
+  // A warp's instructions along rows and columns.
+  static constexpr int kDown = Base::kM / Grid::kRows / 16, kAcross = Base::kN / Grid::kColumns / 8;
+
+  __device__ static int row() { return static_cast<int>(threadIdx.x) / kWarp / Grid::kColumns * kDown * 16; }
+  __device__ static int column() {
+    return static_cast<int>(threadIdx.x) / kWarp % Grid::kColumns * kAcross * 8;
   }
 
-  // 16 rows × 16 steps: matrices (rows 0-7, steps 0-7), (rows 8-15, steps 0-7), and the same of steps 8-15.
-  __device__ static void load_a(uint32_t (&to)[4], const Element* a, bool by_lane, int row, int step) {
-    const int lane = lane_id(), matrix = lane / 8, inner = lane % 8;
-    if (by_lane) {
-      ptx::ldmatrix_x4(
-          to, a + (row + matrix % 2 * 8 + inner) * tile_pitch<Element>(true) + step + matrix / 2 * 8);
-    } else {
-      ptx::ldmatrix_x4_trans(
-          to, a + (step + matrix / 2 * 8 + inner) * tile_pitch<Element>(false) + row + matrix % 2 * 8);
-    }
-  }
-
-  // 16 columns × 16 steps: for each eight columns, steps 0-7 and 8-15.
-  __device__ static void load_b(uint32_t (&to)[4], const Element* b, bool by_lane, int column, int step) {
-    const int lane = lane_id(), matrix = lane / 8, inner = lane % 8;
-    if (by_lane) {
-      ptx::ldmatrix_x4(
-          to, b + (column + matrix / 2 * 8 + inner) * tile_pitch<Element>(true) + step + matrix % 2 * 8);
-    } else {
-      ptx::ldmatrix_x4_trans(
-          to, b + (step + matrix % 2 * 8 + inner) * tile_pitch<Element>(false) + column + matrix / 2 * 8);
-    }
-  }
-};
-
-// Each of 256 threads has 4 × 4 of the tile.
-struct MultiplyAdds {
-  using Element = float;
-  static constexpr int kThreads = 256;
-  float sums[4][4] = {};
-
-  __device__ void add(const Element* a, bool a_by_lane, const Element* b, bool b_by_lane) {
-    const int row = static_cast<int>(threadIdx.x) / 16 * 4, column = static_cast<int>(threadIdx.x) % 16 * 4;
-    for (int step = 0; step < kTileSteps; ++step) {
-      float left[4], right[4];
-      for (int i = 0; i < 4; ++i) left[i] = element(a, a_by_lane, row + i, step);
-      for (int j = 0; j < 4; ++j) right[j] = element(b, b_by_lane, column + j, step);
+  // 16 rows: of sixteen-bit elements, matrices (rows 0-7, steps 0-7), (rows 8-15, steps 0-7), and the same of
+  // steps 8-15.
+  template <bool kByLane>
+  __device__ static void load_a(uint32_t (&to)[4], const TileA& a, int row, int step) {
+    const int lane = lane_id();
+    if constexpr (kArithmetic == Arithmetic::tf32) {
       for (int i = 0; i < 4; ++i)
-        for (int j = 0; j < 4; ++j) sums[i][j] = fmaf(left[i], right[j], sums[i][j]);
+        to[i] =
+            ptx::tf32_of(*a.template at<kByLane>(row + i % 2 * 8 + lane / 4, step + i / 2 * 4 + lane % 4));
+    } else {
+      const int matrix = lane / 8, inner = lane % 8;
+      const int along_row = matrix % 2 * 8, along_k = matrix / 2 * 8;
+      ptx::ldmatrix_x4<!kByLane>(to, kByLane ? a.template at<true>(row + along_row + inner, step + along_k)
+                                             : a.template at<false>(row + along_row, step + along_k + inner));
+    }
+  }
+
+  // 16 columns: for each eight of them, the lower and the upper half of the steps.
+  template <bool kByLane>
+  __device__ static void load_b(uint32_t (&low)[2], uint32_t (&high)[2], const TileB& b, int column,
+                                int step) {
+    const int lane = lane_id();
+    uint32_t to[4];
+    if constexpr (kArithmetic == Arithmetic::tf32) {
+      for (int i = 0; i < 4; ++i)
+        to[i] =
+            ptx::tf32_of(*b.template at<kByLane>(column + i / 2 * 8 + lane / 4, step + i % 2 * 4 + lane % 4));
+    } else {
+      const int matrix = lane / 8, inner = lane % 8;
+      const int along_column = matrix / 2 * 8, along_k = matrix % 2 * 8;
+      ptx::ldmatrix_x4<!kByLane>(
+          to, kByLane ? b.template at<true>(column + along_column + inner, step + along_k)
+                      : b.template at<false>(column + along_column, step + along_k + inner));
+    }
+    low[0] = to[0];
+    low[1] = to[1];
+    high[0] = to[2];
+    high[1] = to[3];
+  }
+
+  float sums_[kDown][kAcross][4] = {};
+};
+
+// A grid of 16 × 16 threads, each with every sixteenth row and column of the tile: neighbours read different
+// banks.
+template <TileSize kSize>
+class MultiplyAdds : public ProductTiles<float, kSize, 256> {
+  using Base = ProductTiles<float, kSize, 256>;
+
+ public:
+  using typename Base::TileA, typename Base::TileB;
+
+  template <bool kAByLane, bool kBByLane>
+  __device__ void add(const TileA& a, const TileB& b) {
+    for (int step = 0; step < Base::kSteps; ++step) {
+      float left[kDown], right[kAcross];
+      for (int i = 0; i < kDown; ++i) left[i] = *a.template at<kAByLane>(row() + i * kSide, step);
+      for (int j = 0; j < kAcross; ++j) right[j] = *b.template at<kBByLane>(column() + j * kSide, step);
+      for (int i = 0; i < kDown; ++i)
+        for (int j = 0; j < kAcross; ++j) sums_[i][j] = fmaf(left[i], right[j], sums_[i][j]);
     }
   }
 
   __device__ void store(float* c) const {
-    const int row = static_cast<int>(threadIdx.x) / 16 * 4, column = static_cast<int>(threadIdx.x) % 16 * 4;
-    for (int i = 0; i < 4; ++i)
-      for (int j = 0; j < 4; ++j) c[(row + i) * kSumPitch + column + j] = sums[i][j];
+    for (int i = 0; i < kDown; ++i)
+      for (int j = 0; j < kAcross; ++j)
+        c[(row() + i * kSide) * Base::kSumPitch + column() + j * kSide] = sums_[i][j];
   }
 
  private:
-  __device__ static float element(const Element* tile, bool by_lane, int lane, int step) {
-    return by_lane ? tile[lane * tile_pitch<Element>(true) + step]
-                   : tile[step * tile_pitch<Element>(false) + lane];
-  }
+  static constexpr int kSide = 16;
+  static constexpr int kDown = Base::kM / kSide, kAcross = Base::kN / kSide;
+
+  __device__ static int row() { return static_cast<int>(threadIdx.x) / kSide; }
+  __device__ static int column() { return static_cast<int>(threadIdx.x) % kSide; }
+
+  float sums_[kDown][kAcross] = {};
 };
+
+template <Arithmetic kArithmetic, TileSize kSize>
+using TileProduct = std::conditional_t<kArithmetic == Arithmetic::float32, MultiplyAdds<kSize>,
+                                       TensorCores<kArithmetic, kSize>>;
 
 }  // namespace moe::cuda

@@ -7,7 +7,9 @@
 #if defined(MOE_SIMT)
 #define MOE_WHERE , simt::Where where = simt::Where::current()
 #define MOE_HERE , where
+#define MOE_ONLY_WHERE simt::Where where = simt::Where::current()
 #else
 #define MOE_WHERE
+#define MOE_ONLY_WHERE
 #define MOE_HERE
 #endif

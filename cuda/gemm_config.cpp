@@ -1,0 +1,75 @@
+#include "cuda/gemm_config.h"
+
+#include <algorithm>
+
+namespace moe::cuda {
+namespace {
+
+Arithmetic arithmetic_of(const GemmShape& shape) {
+  switch (shape.format) {
+    case DType::bfloat16:
+      return Arithmetic::bfloat16;
+    case DType::float16:
+      return Arithmetic::float16;
+    default:
+      return shape.tf32 ? Arithmetic::tf32 : Arithmetic::float32;
+  }
+}
+
+int64_t tiles_of(int64_t length, int64_t tile) {
+  return (length + tile - 1) / tile;
+}
+
+// Tiles that there can be at most: groups end in tiles that are not full.
+int64_t most_tiles(const GemmShape& shape, const TileShape& tile) {
+  const int64_t rows = shape.ragged == Ragged::m
+                           ? std::min(shape.rows, tiles_of(shape.rows, tile.m) + shape.groups)
+                           : tiles_of(shape.m, tile.m) * shape.groups;
+  return rows * tiles_of(shape.n, shape.side_by_side ? tile.n / 2 : tile.n);
+}
+
+TileSize size_of(const GemmShape& shape, const DeviceLimits& limits) {
+  // As if the rows were spread evenly: how they really are is known on the device alone.
+  const int64_t rows_each =
+      shape.ragged == Ragged::m ? tiles_of(shape.rows, std::max(shape.groups, 1)) : shape.m;
+  const auto shape_of = [](TileSize size) { return kTileShapes[static_cast<size_t>(size)]; };
+  if (rows_each <= shape_of(TileSize::flat).m) return TileSize::flat;
+  // Large tiles read each operand less often, but leave multiprocessors idle where they are few.
+  const TileShape large = shape_of(TileSize::large);
+  const bool fills = most_tiles(shape, large) >= int64_t{2} * limits.multiprocessors;
+  return rows_each > large.m / 2 && fills ? TileSize::large : TileSize::small;
+}
+
+}  // namespace
+
+GemmConfig gemm_config(const GemmShape& shape, const DeviceLimits& limits) {
+  // As many as run together where shared memory is the smallest (sm_86: 100 KB): the rest are strided over.
+  constexpr int64_t kBlocksOfAMultiprocessor = 4;
+  GemmConfig config = {.arithmetic = arithmetic_of(shape), .size = size_of(shape, limits)};
+  config.blocks = static_cast<int>(
+      std::min(most_tiles(shape, config.tile()), limits.multiprocessors * kBlocksOfAMultiprocessor));
+  return config;
+}
+
+std::string describe(const GemmShape& shape) {
+  const auto number = [](const char* name, int64_t value) {
+    return std::string(" ") + name + " " + std::to_string(value);
+  };
+  std::string line = std::string(name_of(shape.format)) + number("groups", shape.groups) +
+                     number(shape.ragged == Ragged::m ? "m" : "k", shape.rows) + " (ragged)";
+  if (shape.ragged == Ragged::k) line += number("m", shape.m);
+  line += number("n", shape.n);
+  if (shape.ragged == Ragged::m) line += number("k", shape.k);
+  if (shape.side_by_side) line += ", two side by side";
+  return line + (shape.aligned ? "" : ", not aligned");
+}
+
+std::string describe(const GemmConfig& config) {
+  const TileShape& tile = config.tile();
+  return std::string("mma ") + kArithmeticNames[static_cast<size_t>(config.arithmetic)] + ", tile " +
+         std::to_string(tile.m) + " x " + std::to_string(tile.n) + ", " + std::to_string(tile.stages) +
+         " stages of " + std::to_string(tile.step_bytes) + " bytes, " + std::to_string(config.blocks) +
+         " blocks";
+}
+
+}  // namespace moe::cuda

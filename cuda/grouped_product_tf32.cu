@@ -1,0 +1,8 @@
+#include "cuda/device/grouped_product.cuh"
+
+namespace moe::cuda {
+
+template void grouped_product<Arithmetic::tf32>(const GroupedGemm&, const Epilogue&, const GemmConfig&,
+                                                const Context&);
+
+}  // namespace moe::cuda
