@@ -40,15 +40,28 @@ TileSize size_of(const GemmShape& shape, const DeviceLimits& limits) {
   return rows_each > large.m / 2 && fills ? TileSize::large : TileSize::small;
 }
 
+GemmConfig config_of(const GemmShape& shape, Arithmetic arithmetic, TileSize size,
+                     const DeviceLimits& limits) {
+  // More than run together: the rest are strided over.
+  constexpr int64_t kBlocksOfAMultiprocessor = 4;
+  const int64_t tiles = most_tiles(shape, kTileShapes[static_cast<size_t>(size)]);
+  const int64_t most = limits.multiprocessors * kBlocksOfAMultiprocessor;
+  return {.arithmetic = arithmetic, .size = size, .blocks = static_cast<int>(std::min(tiles, most))};
+}
+
 }  // namespace
 
 GemmConfig gemm_config(const GemmShape& shape, const DeviceLimits& limits) {
-  // As many as run together where shared memory is the smallest (sm_86: 100 KB): the rest are strided over.
-  constexpr int64_t kBlocksOfAMultiprocessor = 4;
-  GemmConfig config = {.arithmetic = arithmetic_of(shape), .size = size_of(shape, limits)};
-  config.blocks = static_cast<int>(
-      std::min(most_tiles(shape, config.tile()), limits.multiprocessors * kBlocksOfAMultiprocessor));
-  return config;
+  return config_of(shape, arithmetic_of(shape), size_of(shape, limits), limits);
+}
+
+std::optional<GemmConfig> whole_row_config(const GemmShape& shape, const DeviceLimits& limits) {
+  const auto width = [](TileSize size) { return kTileShapes[static_cast<size_t>(size)].n; };
+  if (shape.n > width(TileSize::wide)) return std::nullopt;
+  if (shape.n > width(TileSize::large)) return config_of(shape, Arithmetic::float32, TileSize::wide, limits);
+  const bool fills =
+      most_tiles(shape, kTileShapes[static_cast<size_t>(TileSize::large)]) >= limits.multiprocessors;
+  return config_of(shape, Arithmetic::float32, fills ? TileSize::large : TileSize::flat, limits);
 }
 
 std::string describe(const GemmShape& shape) {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <optional>
 #include <string>
 
 #include "cuda/arithmetic.h"
@@ -18,12 +19,14 @@ namespace moe::cuda {
 struct TileShape {
   int m, n, step_bytes, stages;
 };
-// For few rows a group, where the bytes of weights in flight count; for some; for many.
-enum class TileSize : uint8_t { flat, small, large };
-inline constexpr std::array<TileShape, 3> kTileShapes = {{
+// For few rows a group, where the bytes of weights in flight count; for some; for many; for rows that must
+// lie in one tile.
+enum class TileSize : uint8_t { flat, small, large, wide };
+inline constexpr std::array<TileShape, 4> kTileShapes = {{
     {.m = 16, .n = 128, .step_bytes = 128, .stages = 4},
     {.m = 64, .n = 64, .step_bytes = 128, .stages = 3},
     {.m = 128, .n = 128, .step_bytes = 64, .stages = 4},
+    {.m = 32, .n = 256, .step_bytes = 64, .stages = 4},
 }};
 
 struct GemmConfig {
@@ -35,6 +38,9 @@ struct GemmConfig {
 };
 
 GemmConfig gemm_config(const GemmShape& shape, const DeviceLimits& limits);
+
+// For a float32 product whose epilogue needs whole rows of C in one tile; nothing where they are too long.
+std::optional<GemmConfig> whole_row_config(const GemmShape& shape, const DeviceLimits& limits);
 
 // In one line.
 std::string describe(const GemmShape& shape);

@@ -4,9 +4,10 @@
 #include "cuda/capacity.h"
 #include "cuda/device/convert.cuh"
 #include "cuda/device/report.cuh"
-#include "cuda/device/route_token.cuh"
+#include "cuda/device/route_outcome.cuh"
 #include "cuda/expert_sums.h"
 #include "cuda/launch.h"
+#include "cuda/route_projected.h"
 #include "cuda/router_logits.h"
 #include "cuda/router_noise.h"
 #include "cuda/router_tokens.h"
@@ -17,17 +18,6 @@ namespace {
 constexpr int kMostWarps = 8;
 // Of a multiprocessor, at least: what leaves each thread the registers that it needs.
 constexpr int kBlocks = 4;
-
-// What both directions hand to every warp.
-struct Tokens {
-  RouterConfig router;
-  int64_t count, experts;
-  const float* logits;
-  const float* selection_bias;  // or null
-  const int32_t* mask;          // or null
-  const void* expert_scale;     // or null
-  DType expert_scale_dtype;
-};
 
 Tokens tokens_of(const RouterConfig& router, const Tensor& logits) {
   return {.router = router, .count = logits.dim(0), .experts = logits.dim(1), .logits = logits.f32()};
@@ -61,57 +51,10 @@ __device__ TokenArgs args_of(const Tokens& tokens, int64_t token) {
           .selection_bias = tokens.selection_bias};
 }
 
-// Identity experts, the last ids, have a scale of 1.
-__device__ float scale_of(const Tokens& tokens, int32_t expert) {
-  if (tokens.expert_scale == nullptr || expert >= tokens.experts - tokens.router.identity_experts)
-    return 1.0f;
-  switch (tokens.expert_scale_dtype) {
-    case DType::bfloat16:
-      return to_float(static_cast<const bfloat16*>(tokens.expert_scale)[expert]);
-    case DType::float16:
-      return to_float(static_cast<const float16*>(tokens.expert_scale)[expert]);
-    default:
-      return static_cast<const float*>(tokens.expert_scale)[expert];
-  }
-}
-
-struct Outcome {
-  const int32_t* given;  // or null
-  int32_t* indices;
-  float* weights;
-  int32_t* dropped;  // or null
-  FailureReport bad_index;
-};
-
 __global__ void __launch_bounds__(kMostWarps* kWarp, kBlocks) route_tokens(Tokens tokens, Outcome outcome) {
-  const RouterConfig& router = tokens.router;
-  const int K = router.top_k;
   const TokenScratch scratch = scratch_of_warp(tokens);
-  for (int64_t t = warp_of_grid(); t < tokens.count; t += warps_of_grid()) {
-    const TokenArgs args = args_of(tokens, t);
-    choose(args, scratch, outcome.given == nullptr ? nullptr : outcome.given + t * K);
-    for (int k = lane_id(); k < K; k += kWarp) {
-      const int32_t e = scratch.chosen[k];
-      if (e >= 0 && e < tokens.experts) continue;
-      outcome.bad_index(e, 0, static_cast<int32_t>(tokens.experts));
-      scratch.chosen[k] = 0;
-    }
-    __syncwarp();
-    chosen_scores(args, scratch);
-    const int kept = taken_slots(router, scratch.scores);
-    const float divisor = divisor_of(router, scratch.scores, kept).value;
-    const bool padding = tokens.mask != nullptr && tokens.mask[t] == 0;
-    const int taken = padding ? 0 : kept;
-    for (int k = lane_id(); k < K; k += kWarp) {
-      const int32_t e = scratch.chosen[k];
-      outcome.indices[t * K + k] = e;
-      outcome.weights[t * K + k] =
-          k < taken ? scale_of(tokens, e) * (router.scale * (scratch.scores[k] / divisor)) : 0.0f;
-      if (outcome.dropped != nullptr)
-        outcome.dropped[t * K + k] = static_cast<int32_t>(k < taken ? SlotFate::served : SlotFate::untaken);
-    }
-    __syncwarp();
-  }
+  for (int64_t t = warp_of_grid(); t < tokens.count; t += warps_of_grid())
+    route_token(args_of(tokens, t), tokens, outcome, t, scratch);
 }
 
 struct TokenGradients {
@@ -169,35 +112,39 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, kBlocks)
 
 struct SlotCounts {
   const int32_t* indices;
-  const int32_t* dropped;  // or null
+  const int32_t* dropped;
   int32_t* counts;
   int64_t slots;
-  bool served_alone;
 };
 
-__global__ void __launch_bounds__(256) count_slots(SlotCounts args) {
+__global__ void __launch_bounds__(256) count_served(SlotCounts args) {
   for (int64_t slot = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; slot < args.slots;
        slot += int64_t{gridDim.x} * blockDim.x) {
-    const SlotFate fate =
-        args.dropped == nullptr ? SlotFate::served : static_cast<SlotFate>(args.dropped[slot]);
-    if (args.served_alone ? fate == SlotFate::served : fate != SlotFate::untaken)
+    if (args.dropped[slot] == static_cast<int32_t>(SlotFate::served))
       atomicAdd(&args.counts[args.indices[slot]], 1);
   }
 }
 
-void count(const Route& op, bool served_alone, const Context& context) {
-  run(Fill{.out = op.counts, .value = 0}, context);
+void count_served_slots(const Route& op, const Context& context) {
   const SlotCounts args = {.indices = op.indices.i32(),
-                           .dropped = op.dropped ? op.dropped.i32() : nullptr,
+                           .dropped = op.dropped.i32(),
                            .counts = op.counts.i32(),
-                           .slots = op.indices.elements(),
-                           .served_alone = served_alone};
-  launch(context, "count_slots", count_slots, {.blocks = {blocks_for(args.slots, 256)}, .threads = {256}},
+                           .slots = op.indices.elements()};
+  launch(context, "count_served", count_served, {.blocks = {blocks_for(args.slots, 256)}, .threads = {256}},
          args);
 }
 
 void copy(const Tensor& from, const Tensor& to, const Context& context) {
   if (from) run(Cast{.source = from, .out = to}, context);
+}
+
+void make_logits(const Route& op, const Context& context) {
+  copy(op.given_logits, op.logits, context);
+  copy(op.given_noise_logits, op.noise_logits, context);
+  if (op.x) project_logits(op, context);
+  average_sequences(op.router, op.mask, op.logits, Direction::forward, context);
+  average_sequences(op.router, op.mask, op.noise_logits, Direction::forward, context);
+  add_noise(op.router, op.noise_logits, op.logits, context);
 }
 
 }  // namespace
@@ -221,12 +168,9 @@ void gradient_of_logits(const LogitGradients& gradients, const Context& context)
 }
 
 void run(const Route& op, const Context& context) {
-  copy(op.given_logits, op.logits, context);
-  copy(op.given_noise_logits, op.noise_logits, context);
-  if (op.x) project_logits(op, context);
-  average_sequences(op.router, op.mask, op.logits, Direction::forward, context);
-  average_sequences(op.router, op.mask, op.noise_logits, Direction::forward, context);
-  add_noise(op.router, op.noise_logits, op.logits, context);
+  const bool bounded = op.router.capacity.rows_per_expert > 0;
+  const bool experts_choose = op.router.choice == Choice::all && bounded;
+  run(Fill{.out = op.counts, .value = 0}, context);
 
   Tokens tokens = tokens_of(op.router, op.logits);
   if (op.selection_bias) tokens.selection_bias = op.selection_bias.f32();
@@ -239,14 +183,14 @@ void run(const Route& op, const Context& context) {
                            .indices = op.indices.i32(),
                            .weights = op.weights.f32(),
                            .dropped = op.dropped ? op.dropped.i32() : nullptr,
+                           .counts = experts_choose ? nullptr : op.counts.i32(),
                            .bad_index = context.report(Argument::indices)};
-  launch(context, "route_tokens", route_tokens, warp_each(tokens, context), tokens, outcome);
-
-  const bool bounded = op.router.capacity.rows_per_expert > 0;
-  const bool experts_choose = op.router.choice == Choice::all && bounded;
-  if (!experts_choose) count(op, false, context);
+  if (!route_as_projected(op, tokens, outcome, context)) {
+    make_logits(op, context);
+    launch(context, "route_tokens", route_tokens, warp_each(tokens, context), tokens, outcome);
+  }
   if (bounded) apply_capacity(op, context);
-  if (experts_choose) count(op, true, context);
+  if (experts_choose) count_served_slots(op, context);
 }
 
 void run(const RouteBackward& op, const Context& context) {

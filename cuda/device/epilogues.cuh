@@ -23,7 +23,7 @@ __device__ inline Team whole_block() {
 // is `half` further. Columns of a tile start at a multiple of kDotColumns where the epilogue adds along them.
 struct Tile {
   Team team;
-  const float* c;
+  float* c;
   int pitch, half;
   int32_t group;
   int64_t row, column;  // of C; routed rows where M is ragged

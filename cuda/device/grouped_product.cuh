@@ -158,6 +158,8 @@ void grouped_product(const GroupedGemm& gemm, const Epilogue& epilogue, const Ge
       return launch_size<kArithmetic, TileSize::small>(gemm, epilogue, config.blocks, context);
     case TileSize::large:
       return launch_size<kArithmetic, TileSize::large>(gemm, epilogue, config.blocks, context);
+    case TileSize::wide:  // for whole rows alone: see route_projected.cu
+      break;
   }
 }
 

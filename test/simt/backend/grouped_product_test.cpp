@@ -156,6 +156,15 @@ TEST_CASE("the choice of a configuration") {
     shape.rows = 1 << 20;
     CHECK_EQ(gemm_config(shape, device(132)).blocks, 4 * 132);
   }
+  SUBCASE("whole rows") {
+    GemmShape router = {.rows = 4096, .n = 128, .k = 2048};
+    CHECK_EQ(whole_row_config(router, device(132))->size, TileSize::flat);
+    CHECK_EQ(whole_row_config(router, device(32))->size, TileSize::large);
+    router.n = 129;
+    CHECK_EQ(whole_row_config(router, device(132))->size, TileSize::wide);
+    router.n = 257;
+    CHECK_FALSE(whole_row_config(router, device(132)).has_value());
+  }
   SUBCASE("in words") {
     CHECK_EQ(describe(mixtral), "bfloat16 groups 8 m 1024 (ragged) n 14336 k 4096, not aligned");
     CHECK_EQ(describe(gemm_config(mixtral, device(132))),

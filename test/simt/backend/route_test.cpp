@@ -92,6 +92,13 @@ const Case kCases[] = {
     {.name = "float16", .router = {.top_k = 2}, .x = DType::float16, .weight = DType::float16, .bias = true},
     {.name = "no token", .router = {.top_k = 2, .capacity = {.rows_per_expert = 3}}, .T = 0, .bias = true},
     {.name = "one token, one expert", .router = {}, .T = 1, .H = 1, .E = 1},
+    {.name = "more tokens than a tile", .router = {.top_k = 2}, .T = 530, .bias = true},
+    {.name = "a tile of all experts",
+     .router = {.top_k = 8, .normalize = true},
+     .T = 35,
+     .E = 256,
+     .mask = true},
+    {.name = "more experts than a tile", .router = {.top_k = 8}, .T = 35, .E = 257},
     {.name = "many experts", .router = {.top_k = 32, .normalize = true}, .T = 5, .E = 1024},
 };
 
@@ -198,6 +205,33 @@ TEST_CASE("routers, forward and backward") {
         backward(d, c, route, weights_have_gradients);
       });
     }
+  }
+}
+
+TEST_CASE("fused with the product of the logits or after it, a token is routed alike") {
+  const int64_t T = 150, H = 75, K = 3;
+  for (int64_t E : {int64_t{9}, int64_t{128}, int64_t{200}}) {
+    const auto outputs = [&](bool fused) {
+      Device d(cuda::make_queue(0));
+      const auto zeros = [&](const Shape& shape) {
+        return d.floats(DType::float32, shape, Floats(static_cast<size_t>(shape[0] * shape[1]), 0.0f));
+      };
+      Route route = {
+          .router = {.top_k = K},
+          .x = d.random(DType::float32, {T, H}),
+          .parameters = {.weight = d.random(DType::float32, {E, H}), .bias = d.random(DType::float32, {E})},
+          .logits = d.out("logits", DType::float32, {T, E}),
+          .indices = d.out("indices", DType::int32, {T, K}),
+          .weights = d.out("weights", DType::float32, {T, K}),
+          .counts = d.out("counts", DType::int32, {E})};
+      // A low-rank pair of zeros adds nothing, but a product.
+      if (!fused) route.parameters.lora_a = zeros({1, H});
+      if (!fused) route.parameters.lora_b = zeros({E, 1});
+      d.run(route);
+      return d.read_outputs();
+    };
+    const auto fused = outputs(true), apart = outputs(false);
+    for (size_t i = 0; i < fused.size(); ++i) CHECK_MESSAGE(fused[i].bits == apart[i].bits, fused[i].name);
   }
 }
 
