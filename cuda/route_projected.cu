@@ -27,11 +27,11 @@ __device__ inline void finish(const RouteRows& args, const Tile& tile) {
       args.logits[t * E + e] = logits[e];
     }
     __syncwarp();
-    route_token({.router = args.tokens.router,
-                 .experts = E,
-                 .logits = logits,
-                 .selection_bias = args.tokens.selection_bias},
-                args.tokens, args.outcome, t, scratch);
+    const TokenArgs token = {.router = args.tokens.router,
+                             .experts = E,
+                             .logits = logits,
+                             .selection_bias = args.tokens.selection_bias};
+    route_token(token, args.tokens, args.outcome, t, scratch);
   }
 }
 
@@ -67,12 +67,12 @@ bool route_as_projected(const Route& op, const Tokens& tokens, const Outcome& ou
   const GemmShape shape = shape_of(gemm, false);
   const std::optional<GemmConfig> config = whole_row_config(shape, context.limits());
   if (!config) return false;
-  const Tensor& bias = op.parameters.bias;
-  const RouteRows route = {.tokens = tokens,
-                           .outcome = outcome,
-                           .bias = bias ? Block{.data = bias.data, .dtype = bias.dtype} : Block{},
-                           .logits = op.logits.f32(),
-                           .scratch = 0};
+  RouteRows route = {
+      .tokens = tokens, .outcome = outcome, .bias = {}, .logits = op.logits.f32(), .scratch = 0};
+  if (op.parameters.bias) {
+    route.bias.data = op.parameters.bias.data;
+    route.bias.dtype = op.parameters.bias.dtype;
+  }
   switch (config->size) {
     case TileSize::flat:
       return launch_routed<TileSize::flat>(gemm, route, config->blocks, context);

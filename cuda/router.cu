@@ -17,7 +17,7 @@ namespace {
 
 constexpr int kMostWarps = 8;
 // Of a multiprocessor, at least: what leaves each thread the registers that it needs.
-constexpr int kBlocks = 4;
+constexpr int kBlocks = 3;
 
 Tokens tokens_of(const RouterConfig& router, const Tensor& logits) {
   return {.router = router, .count = logits.dim(0), .experts = logits.dim(1), .logits = logits.f32()};

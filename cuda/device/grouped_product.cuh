@@ -105,8 +105,9 @@ class Accumulation {
   typename Product::LoaderB b_;
 };
 
+// One block of a multiprocessor must do: left to itself the compiler spills registers to make room for two.
 template <class Product, class Epilogue>
-__global__ void __launch_bounds__(Product::kThreads)
+__global__ void __launch_bounds__(Product::kThreads, 1)
     multiply(const __grid_constant__ GroupedGemm gemm, const __grid_constant__ Epilogue epilogue) {
   auto* stages = reinterpret_cast<Stage<Product>*>(dynamic_shared());
   auto* sums = reinterpret_cast<float*>(dynamic_shared());
