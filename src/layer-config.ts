@@ -12,7 +12,7 @@ import { checkDType, describe, FLOAT_DTYPES, type FloatDType } from './dtype.ts'
 import { badArgument } from './errors.ts';
 import { checkLayout, type ExpertLayout } from './ops/experts.ts';
 import { WEIGHT_SIDES, type WeightSide } from './ops/moe.ts';
-import { ROUTER_KEYS, type RouterOptions, resolveRouter } from './router.ts';
+import { ROUTER_KEYS, type RouterOptions, resolveRouter, withoutSelectionBias } from './router.ts';
 import { checkDevice, type DeviceName } from './tensor.ts';
 
 /**
@@ -158,14 +158,9 @@ function resolveLayerRouter(
   if (rest.expertChoice === undefined) checkInteger(`${name}.topK`, topK, 1, logits);
   const options: RouterOptions = { ...rest, ...(topK !== undefined && { topK }), identityExperts };
   const resolved = resolveRouter(`${name}.router`, options, logits, hash);
-  const excluded =
-    resolved.score === 'sparsemixer'
-      ? 'sparsemixer'
-      : hash
-        ? 'hash'
-        : resolved.choice === 'all' && 'expertChoice';
+  const excluded = withoutSelectionBias(resolved);
   if (selectionBias && excluded) {
-    const expected = `false with ${excluded}`;
+    const expected = `false with ${hash ? 'hash' : excluded}`;
     throw badArgument('ERR_INVALID_ARGUMENT', `${name}.router.selectionBias`, expected, 'true');
   }
   return { topK: resolved.topK, options: { ...options, ...flags } };

@@ -185,6 +185,12 @@ export function resolveRouter(
   };
 }
 
+/** What leaves a selection bias nothing to choose, in words; undefined where one may be given. */
+export function withoutSelectionBias({ score, choice }: ResolvedRouter): string | undefined {
+  if (score === 'sparsemixer') return score;
+  return choice === 'given' ? 'given indices' : choice === 'all' ? 'expertChoice' : undefined;
+}
+
 function checkContradictions(name: string, options: RouterOptions, given: boolean): void {
   for (const [key, other, value] of ONLY_WITH) {
     if (options[key] === undefined || options[other] === value) continue;

@@ -10,7 +10,13 @@ import {
 } from '../check.ts';
 import { type DType, FLOAT_DTYPES } from '../dtype.ts';
 import { badArgument } from '../errors.ts';
-import { type ResolvedRouter, ROUTER_KEYS, type RouterOptions, resolveRouter } from '../router.ts';
+import {
+  type ResolvedRouter,
+  ROUTER_KEYS,
+  type RouterOptions,
+  resolveRouter,
+  withoutSelectionBias,
+} from '../router.ts';
 import {
   changesLogits,
   hasNoiseLogits,
@@ -99,9 +105,15 @@ export const ROUTER_TENSORS = [...MATRICES, 'selectionBias', 'expertScale', 'lor
 export function route(args: RouteArgs): Routing {
   const keys = ['x', 'logits', 'noiseLogits', ...ROUTER_TENSORS, ...ROUTE_CALL_KEYS, ...ROUTER_KEYS];
   checkKeys('args', args, keys);
+  const given = args.indices !== undefined;
+  return routeBy(args, experts => resolveRouter('router', routerOptions(args), experts, given));
+}
+
+/** {@link route} as a router for so many experts says, instead of the options among the arguments. */
+export function routeBy(args: RouteArgs, routerFor: (experts: number) => ResolvedRouter): Routing {
   const { x, logits: given, noiseLogits: givenNoise, indices: givenIndices, mask } = args;
   const { tokens, experts } = checkSource(args);
-  const router = resolveRouter('router', routerOptions(args), experts, givenIndices !== undefined);
+  const router = routerFor(experts);
   const run = resolveRun(router, args, { tokens, experts });
   const loraScale = checkFinite('loraScale', args.loraScale ?? 1);
   const { selectionBias, expertScale } = checkVectors(args, router, experts);
@@ -187,17 +199,12 @@ function checkMatrices(
 
 /** What chooses and what multiplies the weights. */
 function checkVectors(
-  { selectionBias, expertScale, indices }: RouteArgs,
+  { selectionBias, expertScale }: RouteArgs,
   router: ResolvedRouter,
   experts: number,
 ): Pick<RouterTensors, 'selectionBias' | 'expertScale'> {
   checkOptionalTensor('selectionBias', selectionBias, { dtype: 'float32', shape: [experts] });
-  const excluded =
-    router.score === 'sparsemixer'
-      ? 'sparsemixer'
-      : indices
-        ? 'given indices'
-        : router.choice === 'all' && 'expertChoice';
+  const excluded = withoutSelectionBias(router);
   if (selectionBias && excluded) {
     throw badArgument('ERR_INVALID_ARGUMENT', 'selectionBias', `nothing with ${excluded}`, 'a tensor');
   }

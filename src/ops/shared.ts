@@ -4,6 +4,7 @@ import { isGated, type ResolvedActivation } from '../activation.ts';
 import { checkKeys, checkTensor } from '../check.ts';
 import type { FloatDType } from '../dtype.ts';
 import { badArgument } from '../errors.ts';
+import { resolveRouter } from '../router.ts';
 import { empty, ones, type Tensor } from '../tensor.ts';
 import {
   type BlockBackward,
@@ -15,7 +16,7 @@ import {
 import type { Experts } from './experts.ts';
 import { checkInto, givenNames, gradient } from './gradient.ts';
 import { type Dispatch, dispatch } from './permute.ts';
-import { type Routing, route, routeBackward, routingTensors } from './route.ts';
+import { type Routing, routeBackward, routeBy, routingTensors } from './route.ts';
 
 /**
  * The parameters of one shared expert, or of n of them in tensors of one dimension more, matrices of one dtype with x. Several
@@ -115,19 +116,13 @@ export function sharedForward(
 function routeToAll(own: (tensor: Tensor) => Tensor, x: Tensor, shared: SharedExpert): Routing {
   const count = countOf(shared);
   const { router: weight, weights: expertScale } = shared;
-  // Logits that are all alike are taken in the order of their ids.
-  const alike = {
-    logits: own(ones([x.shape[0]!, count], { device: x.device })),
-    score: 'identity',
-    topK: count,
-  } as const;
-  const inOrder = route(weight ? alike : { ...alike, expertScale });
-  for (const part of routingTensors(inOrder)) own(part);
-  if (!weight) return inOrder;
-  const { indices } = inOrder;
-  const routing = route({ x, weight, indices, score: 'sigmoid', topK: count, expertScale });
+  const source = weight ? { x, weight } : { logits: own(ones([x.shape[0]!, count], { device: x.device })) };
+  const options = { score: weight ? 'sigmoid' : 'identity', topK: count } as const;
+  const routing = routeBy({ ...source, ...options, expertScale }, experts => ({
+    ...resolveRouter('shared', options, experts),
+    choice: 'all',
+  }));
   for (const part of routingTensors(routing)) own(part);
-  for (const part of routingTensors(inOrder)) part.dispose();
   return routing;
 }
 
