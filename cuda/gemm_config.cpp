@@ -32,19 +32,21 @@ TileSize size_of(const GemmShape& shape, const DeviceLimits& limits) {
   // As if the rows were spread evenly: how they really are is known on the device alone.
   const int64_t rows_each =
       shape.ragged == Ragged::m ? tiles_of(shape.rows, std::max(shape.groups, 1)) : shape.m;
-  const auto shape_of = [](TileSize size) { return kTileShapes[static_cast<size_t>(size)]; };
-  if (rows_each <= shape_of(TileSize::flat).m) return TileSize::flat;
-  // Large tiles read each operand less often, but leave multiprocessors idle where they are few.
-  const TileShape large = shape_of(TileSize::large);
-  const bool fills = most_tiles(shape, large) >= int64_t{2} * limits.multiprocessors;
-  return rows_each > large.m / 2 && fills ? TileSize::large : TileSize::small;
+  // Larger tiles read each operand less often, but leave multiprocessors idle where they are few.
+  const auto fills = [&](TileSize size) {
+    return most_tiles(shape, tile_of(size)) >= int64_t{2} * limits.multiprocessors;
+  };
+  if (rows_each <= tile_of(TileSize::flat).m)
+    return fills(TileSize::flat) ? TileSize::flat : TileSize::narrow;
+  const bool many = rows_each > tile_of(TileSize::large).m / 2;
+  return many && fills(TileSize::large) ? TileSize::large : TileSize::small;
 }
 
 GemmConfig config_of(const GemmShape& shape, Arithmetic arithmetic, TileSize size,
                      const DeviceLimits& limits) {
   // More than run together: the rest are strided over.
   constexpr int64_t kBlocksOfAMultiprocessor = 4;
-  const int64_t tiles = most_tiles(shape, kTileShapes[static_cast<size_t>(size)]);
+  const int64_t tiles = most_tiles(shape, tile_of(size));
   const int64_t most = limits.multiprocessors * kBlocksOfAMultiprocessor;
   return {.arithmetic = arithmetic, .size = size, .blocks = static_cast<int>(std::min(tiles, most))};
 }
@@ -56,11 +58,10 @@ GemmConfig gemm_config(const GemmShape& shape, const DeviceLimits& limits) {
 }
 
 std::optional<GemmConfig> whole_row_config(const GemmShape& shape, const DeviceLimits& limits) {
-  const auto width = [](TileSize size) { return kTileShapes[static_cast<size_t>(size)].n; };
-  if (shape.n > width(TileSize::wide)) return std::nullopt;
-  if (shape.n > width(TileSize::large)) return config_of(shape, Arithmetic::float32, TileSize::wide, limits);
-  const bool fills =
-      most_tiles(shape, kTileShapes[static_cast<size_t>(TileSize::large)]) >= limits.multiprocessors;
+  if (shape.n > tile_of(TileSize::wide).n) return std::nullopt;
+  if (shape.n > tile_of(TileSize::large).n)
+    return config_of(shape, Arithmetic::float32, TileSize::wide, limits);
+  const bool fills = most_tiles(shape, tile_of(TileSize::large)) >= limits.multiprocessors;
   return config_of(shape, Arithmetic::float32, fills ? TileSize::large : TileSize::flat, limits);
 }
 
@@ -78,7 +79,7 @@ std::string describe(const GemmShape& shape) {
 }
 
 std::string describe(const GemmConfig& config) {
-  const TileShape& tile = config.tile();
+  const TileShape& tile = tile_of(config.size);
   return std::string("mma ") + kArithmeticNames[static_cast<size_t>(config.arithmetic)] + ", tile " +
          std::to_string(tile.m) + " x " + std::to_string(tile.n) + ", " + std::to_string(tile.stages) +
          " stages of " + std::to_string(tile.step_bytes) + " bytes, " + std::to_string(config.blocks) +

@@ -19,22 +19,24 @@ namespace moe::cuda {
 struct TileShape {
   int m, n, step_bytes, stages;
 };
-// For few rows a group, where the bytes of weights in flight count; for some; for many; for rows that must
-// lie in one tile.
-enum class TileSize : uint8_t { flat, small, large, wide };
-inline constexpr std::array<TileShape, 4> kTileShapes = {{
+// For few rows a group, where the bytes of weights in flight count: of few columns, or of many; for some
+// rows; for many; for rows that must lie in one tile.
+enum class TileSize : uint8_t { narrow, flat, small, large, wide };
+inline constexpr std::array<TileShape, 5> kTileShapes = {{
+    {.m = 16, .n = 64, .step_bytes = 128, .stages = 6},
     {.m = 16, .n = 128, .step_bytes = 128, .stages = 4},
     {.m = 64, .n = 64, .step_bytes = 128, .stages = 3},
     {.m = 128, .n = 128, .step_bytes = 64, .stages = 4},
     {.m = 32, .n = 256, .step_bytes = 64, .stages = 4},
 }};
+constexpr const TileShape& tile_of(TileSize size) {
+  return kTileShapes[static_cast<size_t>(size)];
+}
 
 struct GemmConfig {
   Arithmetic arithmetic = Arithmetic::float32;
   TileSize size = TileSize::small;
   int blocks = 0;  // of the grid, which strides over the tiles
-
-  constexpr const TileShape& tile() const { return kTileShapes[static_cast<size_t>(size)]; }
 };
 
 GemmConfig gemm_config(const GemmShape& shape, const DeviceLimits& limits);

@@ -153,6 +153,8 @@ template <Arithmetic kArithmetic>
 void grouped_product(const GroupedGemm& gemm, const Epilogue& epilogue, const GemmConfig& config,
                      const Context& context) {
   switch (config.size) {
+    case TileSize::narrow:
+      return launch_size<kArithmetic, TileSize::narrow>(gemm, epilogue, config.blocks, context);
     case TileSize::flat:
       return launch_size<kArithmetic, TileSize::flat>(gemm, epilogue, config.blocks, context);
     case TileSize::small:

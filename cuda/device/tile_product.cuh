@@ -12,7 +12,7 @@ namespace moe::cuda {
 // What all products of a size have: their tiles, and that of C in shared memory for the epilogue.
 template <class T, TileSize kSize, int kBlockThreads>
 struct ProductTiles {
-  static constexpr TileShape kShape = kTileShapes[static_cast<size_t>(kSize)];
+  static constexpr TileShape kShape = tile_of(kSize);
   static constexpr int kM = kShape.m, kN = kShape.n, kSteps = kShape.step_bytes / static_cast<int>(sizeof(T));
   static constexpr int kThreads = kBlockThreads;
   static constexpr int kSumPitch = kN + 4;
@@ -29,7 +29,7 @@ using TensorElement = std::conditional_t<kArithmetic == Arithmetic::tf32, float,
 // A grid of warps, each with sums of m16n8 products.
 template <TileSize kSize>
 struct WarpGrid {
-  static constexpr int kRows = kSize == TileSize::flat ? 1 : 2;
+  static constexpr int kRows = tile_of(kSize).m == 16 ? 1 : 2;
   static constexpr int kColumns = kSize == TileSize::small ? 2 : 4;
 };
 

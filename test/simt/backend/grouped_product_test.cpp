@@ -21,6 +21,7 @@ struct Case {
 
 // On the emulated device, which has 4 multiprocessors.
 const Case kCases[] = {
+    {TileSize::narrow, {0, 1, 1, 6}, 7, 42, 146},
     {TileSize::flat, {0, 3, 3, 20, 21}, 23, 300, 146},
     {TileSize::small, {0, 17, 17, 90}, 90, 152, 146},
     {TileSize::large, {0, 3, 140}, 141, 586, 146},
@@ -120,7 +121,8 @@ TEST_CASE("tf32 where it is asked for: near, and not the same") {
 TEST_CASE("the choice of a configuration") {
   const GemmShape mixtral = {.format = DType::bfloat16, .groups = 8, .rows = 1024, .n = 14336, .k = 4096};
   SUBCASE("the more rows a group, the larger the tile") {
-    for (const auto& [rows, size] : {std::pair(int64_t{2}, TileSize::flat),
+    for (const auto& [rows, size] : {std::pair(int64_t{1}, TileSize::narrow),
+                                     {3, TileSize::flat},
                                      {128, TileSize::flat},
                                      {129, TileSize::small},
                                      {513, TileSize::large},
@@ -150,7 +152,7 @@ TEST_CASE("the choice of a configuration") {
   SUBCASE("no more blocks than tiles, no blocks for nothing") {
     GemmShape shape = mixtral;
     shape.rows = 1;
-    CHECK_EQ(gemm_config(shape, device(132)).blocks, 14336 / 128);
+    CHECK_EQ(gemm_config(shape, device(132)).blocks, 14336 / 64);
     shape.rows = 0;
     CHECK_EQ(gemm_config(shape, device(132)).blocks, 0);
     shape.rows = 1 << 20;
