@@ -41,7 +41,7 @@ cuda::DeviceLimits device(int multiprocessors) {
   return {.multiprocessors = multiprocessors, .compute_capability = 90, .shared_bytes = 227 << 10};
 }
 
-// Forward with gate and up side by side, dgrad and wgrad.
+// Forward with gate and up side by side, dgrad through an activation and through none, wgrad.
 void run_products(Device& d, const Case& c, DType dtype, bool transposed) {
   const auto E = static_cast<int64_t>(c.offsets.size()) - 1;
   const Tensor offsets = d.ints({E + 1}, c.offsets), rows = d.random(dtype, {c.R, c.C});
@@ -63,6 +63,12 @@ void run_products(Device& d, const Case& c, DType dtype, bool transposed) {
                            .pre_activation = d.random(dtype, {c.R, c.C}),
                            .transposed = transposed,
                            .d_rows = d.out("dRows", dtype, {c.R, c.C})});
+  d.run(GroupedMatmulDgrad{.activation = {},
+                           .d_out = d_out,
+                           .weight = weight,
+                           .offsets = offsets,
+                           .transposed = transposed,
+                           .d_rows = d.out("dRows of the identity", dtype, {c.R, c.C})});
   d.run(GroupedMatmulWgrad{.d_out = d_out,
                            .rows = rows,
                            .offsets = offsets,
