@@ -8,6 +8,7 @@
 #include "cuda/device/epilogues.cuh"
 #include "cuda/device/tile_product.cuh"
 #include "cuda/gemm_shape.h"
+#include "cuda/hopper_gemm.h"
 #include "cuda/launch.h"
 
 namespace moe::cuda {
@@ -248,6 +249,8 @@ Block block_of(const Tensor& rows) {
 }
 
 void grouped_gemm(const GroupedGemm& gemm, const Epilogue& epilogue, const Context& context) {
+  if (const auto config = hopper_config(shape_of(gemm), context.limits()))
+    return hopper_gemm(gemm, epilogue, *config, context);
   std::visit([&](const auto& chosen) { choose_product(gemm, chosen, context); }, epilogue);
 }
 
