@@ -90,6 +90,8 @@ class Producer {
       : product_(product), stages_(product.stages), leads_(threadIdx.x < kWarp && ptx::elect_lane()) {}
 
   __device__ void fill_tile(const HopperPlace& place) {
+    // Who has nothing to do in a stage must not wait for it, either: it could come too late for its phase.
+    if (!leads_ && !product_.gathers) return;
     const GroupedGemm& gemm = product_.gemm;
     const bool ragged_m = gemm.ragged == Ragged::m;
     for (int s = 0; s < gemm.segments.size(); ++s) {
