@@ -29,9 +29,10 @@ int stages_of(HopperConfig config, const DeviceLimits& limits) {
   return config.stages;
 }
 
-// Cycles, roughly: waves of tiles, each bound by its products or by the bytes of its operands.
+// Cycles, by rough rates: waves of tiles, each bound by its products or by the bytes of its operands. Tiles
+// by turns are finished while the next one is multiplied.
 int64_t cost_of(const HopperConfig& config, const GemmShape& shape, const DeviceLimits& limits) {
-  constexpr int64_t kProductsOfCycle = 2048, kBytesOfCycle = 64, kCyclesOfTile = 1500, kSumsOfCycle = 16;
+  constexpr int64_t kProductsOfCycle = 2048, kBytesOfCycle = 48, kCyclesOfTile = 1000, kSumsOfCycle = 6;
   const int64_t groups = std::max<int32_t>(shape.groups, 1);
   const bool ragged_m = shape.ragged == Ragged::m;
   // Rows are as even as they can be: nothing is known here.
@@ -44,7 +45,9 @@ int64_t cost_of(const HopperConfig& config, const GemmShape& shape, const Device
   const int64_t sums = int64_t{config.tile_m} * config.tile_n;
   const int64_t step = std::max(sums * kPanel / kProductsOfCycle, config.stage_bytes() / kBytesOfCycle);
   const int64_t waves = ceil_div(tiles, std::max(limits.multiprocessors, 1));
-  return waves * (steps * step + sums / kSumsOfCycle / config.consumers() + kCyclesOfTile);
+  const int64_t multiply = steps * step, finish = sums / kSumsOfCycle;
+  if (config.cooperative()) return waves * (multiply + finish + kCyclesOfTile);
+  return waves * std::max(multiply, finish) + finish + kCyclesOfTile;
 }
 
 }  // namespace
@@ -71,8 +74,8 @@ std::optional<HopperConfig> hopper_config(const GemmShape& shape, const DeviceLi
 
 std::string describe(const HopperConfig& config) {
   return "wgmma " + std::to_string(config.tile_m) + "x" + std::to_string(config.tile_n) + "x" +
-         std::to_string(kPanel) + ", " + std::to_string(config.stages) + " stages, 1 + " +
-         std::to_string(config.consumers()) + " warpgroups";
+         std::to_string(kPanel) + ", " + std::to_string(config.stages) + " stages, " +
+         (config.cooperative() ? "cooperative" : "ping-pong");
 }
 
 }  // namespace moe::cuda

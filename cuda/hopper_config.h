@@ -19,17 +19,26 @@ inline constexpr int kWarpgroup = 128;  // threads
 inline constexpr int kSlicePitch = kPanel + 4;
 inline constexpr int kSliceBytes = kPanel * kSlicePitch * 4;
 
-struct HopperConfig {
-  int tile_m = kPanel;  // 64 for each warpgroup that multiplies
-  int tile_n = kPanel;
-  int stages = 2;  // of 64 steps of k
+inline constexpr int kConsumers = 2;  // warpgroups that multiply, beside the one that fetches
 
-  constexpr int consumers() const { return tile_m / kPanel; }
+// Whether a tile's sums are too many for one warpgroup's registers.
+constexpr bool takes_both_consumers(int tile_m, int tile_n) {
+  return tile_m * tile_n > kPanel * 256;
+}
+
+struct HopperConfig {
+  int tile_m = kPanel;  // 64 or 128
+  int tile_n = kPanel;  // 64, 128 or 256
+  int stages = 2;       // of 64 steps of k
+
+  // Both consumers share each tile, or they have tiles by turns: one multiplies while the other finishes.
+  constexpr bool cooperative() const { return takes_both_consumers(tile_m, tile_n); }
   constexpr int stage_bytes() const { return (tile_m + tile_n) / kPanel * kPanelBytes; }
-  // A multiple of what the swizzle repeats after.
+  // Stages, slices, a barrier of each consumer, two of each stage; a multiple of what the swizzle repeats
+  // after.
   constexpr size_t shared_bytes() const {
-    constexpr int kBarriers = 2 * 8, kAlignment = 1024;
-    const int bytes = stages * (stage_bytes() + kBarriers) + consumers() * kSliceBytes;
+    constexpr int kBarrier = 8, kAlignment = 1024;
+    const int bytes = stages * (stage_bytes() + 2 * kBarrier) + kConsumers * (kSliceBytes + kBarrier);
     return static_cast<size_t>((bytes + kAlignment - 1) / kAlignment * kAlignment);
   }
   friend bool operator==(const HopperConfig&, const HopperConfig&) = default;

@@ -1,7 +1,7 @@
 // The grouped product for compute capability 9.0: as many blocks as there are multiprocessors, each with one
-// warpgroup that fetches operands and one or two that multiply, all of them walking the tiles of all groups.
-// The next tile's operands are on their way while one is finished. Bound by FLOPs, or for few rows by the
-// bytes of the weights.
+// warpgroup that fetches operands and two that multiply, all of them walking the tiles of all groups. The
+// next tile's operands are on their way while one is finished. Bound by FLOPs, or for few rows by the bytes
+// of the weights.
 #include "cuda/hopper_gemm.h"
 
 #include <algorithm>
@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     HopperTiles tiles(product.gemm, Shape::kTileM, columns);
     Consumer<Shape> consumer(product);
     for (int64_t index = blockIdx.x; tiles.at(index, place); index += gridDim.x)
-      consumer.make_tile(place, epilogue);
+      consumer.take_tile(place, epilogue);
   }
 #endif
 }
@@ -91,24 +91,24 @@ void launch_shape(const GroupedGemm& gemm, const Epilogue& epilogue, const Hoppe
          product_of(gemm, config), epilogue);
 }
 
-template <DType kFormat, int kConsumers, class Epilogue>
+template <DType kFormat, int kRows, class Epilogue>
 void choose_columns(const GroupedGemm& gemm, const Epilogue& epilogue, const HopperConfig& config,
                     const Context& context) {
   switch (config.tile_n) {
     case 256:
-      return launch_shape<HopperShape<kFormat, kConsumers, 256>>(gemm, epilogue, config, context);
+      return launch_shape<HopperShape<kFormat, kRows, 256>>(gemm, epilogue, config, context);
     case 128:
-      return launch_shape<HopperShape<kFormat, kConsumers, 128>>(gemm, epilogue, config, context);
+      return launch_shape<HopperShape<kFormat, kRows, 128>>(gemm, epilogue, config, context);
     default:
-      return launch_shape<HopperShape<kFormat, kConsumers, 64>>(gemm, epilogue, config, context);
+      return launch_shape<HopperShape<kFormat, kRows, 64>>(gemm, epilogue, config, context);
   }
 }
 
 template <DType kFormat, class Epilogue>
 void choose_rows(const GroupedGemm& gemm, const Epilogue& epilogue, const HopperConfig& config,
                  const Context& context) {
-  return config.consumers() == 2 ? choose_columns<kFormat, 2>(gemm, epilogue, config, context)
-                                 : choose_columns<kFormat, 1>(gemm, epilogue, config, context);
+  return config.tile_m == 128 ? choose_columns<kFormat, 128>(gemm, epilogue, config, context)
+                              : choose_columns<kFormat, 64>(gemm, epilogue, config, context);
 }
 
 }  // namespace

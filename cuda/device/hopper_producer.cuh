@@ -13,71 +13,70 @@ struct HopperWindow {
   int32_t group, lane, lanes, step, steps;
 };
 
-// A thread's share of a gathered panel: chunk `thread % 8` of rows thread / 8 + 16i.
+// A thread's share of gathered panels: chunk `thread % 8` of rows thread / 8 + 16i.
+template <int kPanels>
 class GatheredRows {
  public:
-  static constexpr int kEach = 4;
+  // Reads where the rows from `first` on are, of those before `end`. Eight threads share a row, and each of
+  // them reads for one i.
+  __device__ void ask(const Operand& operand, int32_t first, int32_t end) {
+    const int thread = static_cast<int>(threadIdx.x);
+    const int32_t row = first + thread / 8 + 16 * (thread % 8 % kEach);
+    index_ = row < end ? operand.row_index[row] : -1;
+  }
 
-  // Rows from `first` on, of those before `end`.
-  __device__ void find(const Operand& operand, int32_t group, int32_t first, int32_t end) {
+  // Finds the rows that were asked for. For the whole warp.
+  __device__ void find(const Operand& operand, int32_t group) {
+    const int32_t own = index_ < 0 ? -1 : index_ / operand.row_divisor;
 #pragma unroll
     for (int i = 0; i < kEach; ++i) {
-      const int32_t row = first + static_cast<int32_t>(threadIdx.x) / 8 + 16 * i;
-      row_[i] = nullptr;
-      if (row >= end) continue;
-      const int32_t position = operand.row_index[row] / operand.row_divisor;
-      if (position < 0 || position >= operand.row_count) continue;
-      row_[i] = static_cast<const uint16_t*>(operand.data) + group * operand.group_stride +
-                position * operand.row_stride;
+      const int32_t position = __shfl_sync(kAllLanes, own, i, 8);
+      row_[i] = position < 0 || position >= operand.row_count
+                    ? nullptr
+                    : static_cast<const uint16_t*>(operand.data) + group * operand.group_stride +
+                          position * operand.row_stride;
     }
   }
 
-  // Their elements from `from` on, of those before `end`, to a panel.
-  __device__ void copy(const void* anywhere, int32_t from, int32_t end, uint32_t panel) const {
+  // Their elements from `from` on, of those before `end`, to panels.
+  __device__ void copy(const Operand& operand, int32_t from, int32_t end, uint32_t panels) const {
     const int row = static_cast<int>(threadIdx.x) / 8, chunk = static_cast<int>(threadIdx.x) % 8;
     const int32_t at = from + chunk * 8, left = end - at;
     const uint32_t bytes = left <= 0 ? 0 : left < 8 ? static_cast<uint32_t>(left) * 2 : 16;
-    const uint32_t to = panel + row * 128 + (chunk ^ row % 8) * 16;
+    const uint32_t to = panels + row * 128 + (chunk ^ row % 8) * 16;
 #pragma unroll
     for (int i = 0; i < kEach; ++i) {
       const bool exists = row_[i] != nullptr && bytes > 0;
-      ptx::cp_async_chunk(to + i * (16 * 128), exists ? row_[i] + at : anywhere, exists ? bytes : 0);
+      ptx::cp_async_chunk(to + i * (16 * 128), exists ? row_[i] + at : operand.data, exists ? bytes : 0);
     }
   }
 
  private:
+  static constexpr int kEach = 4 * kPanels;
+
+  int32_t index_ = -1;
   const uint16_t* row_[kEach];  // none where null
 };
 
-// Gathered lanes: rows of A. They are the same at every step of a tile, so they are found once.
+// Gathered steps of k: the same rows for every panel, others at each step, asked for one step ahead.
 template <int kPanels>
-class GatheredLanes {
+class GatheredSteps {
  public:
-  __device__ void find(const Operand& operand, const HopperWindow& window) {
-#pragma unroll
-    for (int p = 0; p < kPanels; ++p)
-      rows_[p].find(operand, window.group, window.lane + p * kPanel, window.lanes);
+  __device__ void begin(const Operand& operand, const HopperWindow& window) {
+    rows_.ask(operand, window.step, window.steps);
   }
 
-  __device__ void copy(const Operand& operand, const HopperWindow& window, uint32_t panels) const {
-#pragma unroll
+  __device__ void copy(const Operand& operand, const HopperWindow& window, uint32_t panels) {
+    rows_.find(operand, window.group);
+    rows_.ask(operand, window.step + kPanel, window.steps);
+#pragma unroll 1
     for (int p = 0; p < kPanels; ++p)
-      rows_[p].copy(operand.data, window.step, window.steps, panels + p * kPanelBytes);
+      rows_.copy(operand, window.lane + p * kPanel, window.lanes, panels + p * kPanelBytes);
   }
 
  private:
-  GatheredRows rows_[kPanels];
+  GatheredRows<1> rows_;
 };
-
-// Gathered steps of k: the same in every panel.
-template <int kPanels>
-__device__ void copy_steps(const Operand& operand, const HopperWindow& window, uint32_t panels) {
-  GatheredRows rows;
-  rows.find(operand, window.group, window.step, window.steps);
-#pragma unroll 1
-  for (int p = 0; p < kPanels; ++p)
-    rows.copy(operand.data, window.lane + p * kPanel, window.lanes, panels + p * kPanelBytes);
-}
 
 __device__ inline bool is_gathered(const Operand& operand) {
   return operand.row_index != nullptr;
@@ -111,8 +110,15 @@ class Producer {
     const bool ragged_m = product_.gemm.ragged == Ragged::m;
     const bool gathers_a = is_gathered(segment.a), gathers_b = is_gathered(segment.b[0]);
     const int boxes = (gathers_a ? 0 : Shape::kPanelsOfA) + (gathers_b ? 0 : Shape::kPanelsOfB);
-    GatheredLanes<Shape::kPanelsOfA> lanes;
-    if (gathers_a && ragged_m) lanes.find(segment.a, a);
+    GatheredRows<Shape::kPanelsOfA> rows_of_a;
+    GatheredSteps<Shape::kPanelsOfA> steps_of_a;
+    GatheredSteps<Shape::kPanelsOfB> steps_of_b;
+    if (gathers_a && ragged_m) {
+      rows_of_a.ask(segment.a, a.lane, a.lanes);
+      rows_of_a.find(segment.a, a.group);
+    }
+    if (gathers_a && !ragged_m) steps_of_a.begin(segment.a, a);
+    if (gathers_b) steps_of_b.begin(segment.b[0], b);
 #pragma unroll 1
     for (; a.step < a.steps; a.step += kPanel, b.step += kPanel) {
       stages_.wait_empty();
@@ -121,9 +127,9 @@ class Producer {
         if (!gathers_a) load_a(segment.a, maps.a, a);
         if (!gathers_b) load_b(segment, maps, b);
       }
-      if (gathers_a && ragged_m) lanes.copy(segment.a, a, stages_.a());
-      if (gathers_a && !ragged_m) copy_steps<Shape::kPanelsOfA>(segment.a, a, stages_.a());
-      if (gathers_b) copy_steps<Shape::kPanelsOfB>(segment.b[0], b, stages_.b());
+      if (gathers_a && ragged_m) rows_of_a.copy(segment.a, a.step, a.steps, stages_.a());
+      if (gathers_a && !ragged_m) steps_of_a.copy(segment.a, a, stages_.a());
+      if (gathers_b) steps_of_b.copy(segment.b[0], b, stages_.b());
       if (product_.gathers) ptx::cp_async_mbarrier_arrive(stages_.full());
       stages_.next();
     }

@@ -28,18 +28,19 @@ class HopperTiles {
   // Tile `index`, ascending from call to call; false past the last. For the whole warp.
   __device__ bool at(int64_t index, HopperPlace& place) {
     int32_t window = __shfl_sync(kAllLanes, upto_, kWarp - 1);
-    while (index >= (before_ + window) * across_) {
+    while (index >= int64_t{before_ + window} * across_) {
       if (first_ + kWarp >= gemm_.groups) return false;
       before_ += window;
       enter(first_ + kWarp);
       window = __shfl_sync(kAllLanes, upto_, kWarp - 1);
     }
-    const int64_t own = index - before_ * across_;
+    const int64_t own = index - int64_t{before_} * across_;
     const int lane = __popc(__ballot_sync(kAllLanes, int64_t{upto_} * across_ <= own));
     const int32_t upto = __shfl_sync(kAllLanes, upto_, lane);
-    const int32_t tiles = __shfl_sync(kAllLanes, tiles_, lane);
+    const int32_t others = __shfl_sync(kAllLanes, upto_, lane > 0 ? lane - 1 : 0);
+    const int32_t before = lane > 0 ? others : 0;
     const int32_t begin = __shfl_sync(kAllLanes, begin_, lane), end = __shfl_sync(kAllLanes, end_, lane);
-    const TileOfGroup tile = tile_of_group(own - int64_t{upto - tiles} * across_, tiles, across_);
+    const TileOfGroup tile = tile_of_group(own - int64_t{before} * across_, upto - before, across_);
     const int32_t first = gemm_.ragged == Ragged::m ? begin : 0;
     place = {first_ + lane, begin, end, first + tile.row * rows_, tile.column * columns_};
     return true;
@@ -58,8 +59,7 @@ class HopperTiles {
     end_ = end_ < rows ? end_ : rows;
     begin_ = begin_ < 0 ? 0 : begin_ < end_ ? begin_ : end_;
     const int32_t of_c = gemm_.ragged == Ragged::m ? end_ - begin_ : static_cast<int32_t>(gemm_.m);
-    tiles_ = exists ? (of_c + rows_ - 1) / rows_ : 0;
-    upto_ = tiles_;
+    upto_ = exists ? (of_c + rows_ - 1) / rows_ : 0;
     for (int offset = 1; offset < kWarp; offset *= 2) {
       const int32_t below = __shfl_up_sync(kAllLanes, upto_, offset);
       if (lane_id() >= offset) upto_ += below;
@@ -69,9 +69,9 @@ class HopperTiles {
   const GroupedGemm& gemm_;
   int32_t rows_, columns_, across_;  // of a tile, of a tile, tiles
   int32_t first_ = 0;                // group of the first lane
-  int64_t before_ = 0;               // rows of tiles before it
-  // Of the lane's group: its rows, how many rows of tiles it has, and how many up to and with it.
-  int32_t begin_ = 0, end_ = 0, tiles_ = 0, upto_ = 0;
+  int32_t before_ = 0;               // rows of tiles before it
+  // Of the lane's group: its rows, and how many rows of tiles there are up to and with it.
+  int32_t begin_ = 0, end_ = 0, upto_ = 0;
 };
 
 }  // namespace moe::cuda

@@ -257,17 +257,20 @@ __device__ inline void claim_registers() {
 }
 
 // Keeps the compiler from moving uses of registers past this point: it does not know that wgmma has them.
-template <int kCount>
-__device__ inline void keep_in_place([[maybe_unused]] float (&registers)[kCount]) {
+template <int kProducts, int kCount>
+__device__ inline void keep_in_place([[maybe_unused]] float (&registers)[kProducts][kCount]) {
 #if !defined(MOE_SIMT)
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(registers[i])::"memory");
+  for (int p = 0; p < kProducts; ++p) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(registers[p][i])::"memory");
+  }
 #endif
 }
 
 // Before the first product, and between other uses of its accumulators and a product.
-template <int kCount>
-__device__ inline void wgmma_fence([[maybe_unused]] float (&d)[kCount]) {
+template <int kProducts, int kCount>
+__device__ inline void wgmma_fence([[maybe_unused]] float (&d)[kProducts][kCount]) {
 #if defined(MOE_SIMT)
   simt::ptx::wgmma_fence();
 #else
@@ -285,8 +288,8 @@ __device__ inline void wgmma_commit() {
 }
 
 // Until at most so many of the latest groups of products are incomplete.
-template <int kPending, int kCount>
-__device__ inline void wgmma_wait([[maybe_unused]] float (&d)[kCount]) {
+template <int kPending, int kProducts, int kCount>
+__device__ inline void wgmma_wait([[maybe_unused]] float (&d)[kProducts][kCount]) {
 #if defined(MOE_SIMT)
   simt::ptx::wgmma_wait_group(kPending);
 #else
