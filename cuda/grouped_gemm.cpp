@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "cuda/grouped_product.h"
+#include "cuda/hopper_gemm.h"
 #include "ops/precision.h"
 
 namespace moe::cuda {
@@ -40,6 +41,10 @@ Block block_of(const Tensor& rows) {
 
 void grouped_gemm(const GroupedGemm& gemm, const Epilogue& epilogue, const Context& context) {
   const GemmShape shape = shape_of(gemm, float32_matmul() == Float32Matmul::tf32);
+  if (const std::optional<HopperConfig> config = hopper_config(shape, context.limits())) {
+    print(shape, describe(*config));
+    return hopper_gemm(gemm, epilogue, *config, context);
+  }
   const GemmConfig config = gemm_config(shape, context.limits());
   print(shape, describe(config));
   switch (config.arithmetic) {

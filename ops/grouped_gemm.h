@@ -61,6 +61,8 @@ struct Segment {
 // At most gate, up and a low-rank pair of each; in place, so that a product travels to a kernel as it is.
 class Segments {
  public:
+  static constexpr int kMost = 4;
+
   Segments() = default;
   Segments(std::initializer_list<Segment> segments) {
     for (const Segment& segment : segments) add(segment);
@@ -77,7 +79,6 @@ class Segments {
   const Segment* end() const { return of_ + count_; }
 
  private:
-  static constexpr int kMost = 4;
   Segment of_[kMost] = {};
   int count_ = 0;
 };

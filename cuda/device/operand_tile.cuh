@@ -117,7 +117,7 @@ class TileLoader {
   __device__ void copy_chunk(T* to, const char* from, int valid) const {
     const bool same = sizeof(T) == 2 || operands_->dtype == DType::float32;
     if (valid > 0 && same && reinterpret_cast<uintptr_t>(from) % 16 == 0) {
-      ptx::cp_async_16(to, from, valid * static_cast<int>(sizeof(T)));
+      ptx::cp_async_16(ptx::shared_address(to), from, static_cast<uint32_t>(valid) * sizeof(T));
     } else {
       *reinterpret_cast<Pack<T>*>(to) = read_chunk(from, valid);
     }

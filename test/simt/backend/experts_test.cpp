@@ -20,6 +20,7 @@ struct Case {
   bool dropped = false;
   int64_t hot = -1;               // the expert of every slot
   DType gradient = DType::int32;  // that of the parameters, unless an integer type
+  int64_t rank = 3;               // of low-rank pairs
 };
 
 const Case kCases[] = {
@@ -83,9 +84,55 @@ const Case kCases[] = {
      .I = 33,
      .identity = 1,
      .dropped = true},
+    // Rows of multiples of 16 bytes: what tensor maps copy.
+    {.name = "bfloat16, aligned", .dtype = DType::bfloat16, .T = 90, .H = 72, .I = 136},
+    {.name = "bfloat16, aligned, separate, low rank",
+     .dtype = DType::bfloat16,
+     .T = 40,
+     .H = 136,
+     .I = 72,
+     .packed = false,
+     .bias = DType::bfloat16,
+     .lora = DType::bfloat16,
+     .accumulate = true,
+     .rank = 8},
+    {.name = "bfloat16, aligned, packed, low rank",
+     .dtype = DType::bfloat16,
+     .T = 40,
+     .H = 72,
+     .I = 72,
+     .lora = DType::bfloat16,
+     .recompute = true,
+     .rank = 16},
+    {.name = "float16, aligned, transposed",
+     .dtype = DType::float16,
+     .T = 70,
+     .H = 72,
+     .I = 80,
+     .transposed = true,
+     .bias = DType::float32,
+     .identity = 1,
+     .dropped = true},
+    {.name = "float16, aligned, transposed, interleaved, low rank",
+     .dtype = DType::float16,
+     .T = 30,
+     .H = 80,
+     .I = 72,
+     .interleaved = true,
+     .transposed = true,
+     .lora = DType::float16,
+     .rank = 8},
+    {.name = "bfloat16, aligned, ungated, all on one",
+     .dtype = DType::bfloat16,
+     .T = 150,
+     .H = 64,
+     .I = 64,
+     .K = 1,
+     .activation = Activation::relu2,
+     .bias = DType::float32,
+     .hot = 3},
+    {.name = "bfloat16, aligned, no token", .dtype = DType::bfloat16, .T = 0, .H = 64, .I = 64},
 };
-
-constexpr int64_t kRank = 3;
 
 struct Permutation {
   Tensor offsets, row_slot, slot_row;
@@ -131,8 +178,8 @@ void each_parameter(const Case& c, Make make) {
     if (is_float(c.bias))
       make(name + "Bias", p, &LinearParameters<Tensor>::bias, Shape{c.E, outputs}, c.bias);
     if (!is_float(c.lora)) return;
-    make(name + "LoraA", p, &LinearParameters<Tensor>::lora_a, Shape{c.E, kRank, inputs}, c.lora);
-    make(name + "LoraB", p, &LinearParameters<Tensor>::lora_b, Shape{c.E, outputs, kRank}, c.lora);
+    make(name + "LoraA", p, &LinearParameters<Tensor>::lora_a, Shape{c.E, c.rank, inputs}, c.lora);
+    make(name + "LoraB", p, &LinearParameters<Tensor>::lora_b, Shape{c.E, outputs, c.rank}, c.lora);
   };
   const bool gated = is_gated(spec_of(c));
   if (gated && c.packed) linear(Projection::gate_up, 2 * c.I, c.H);

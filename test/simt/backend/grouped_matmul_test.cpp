@@ -15,6 +15,7 @@ struct Case {
 const Case kCases[] = {
     {"one tile's remainders", {0, 3, 3, 70}, 70, 34, 37},
     {"tiles and their multiples", {0, 64, 192, 192}, 192, 128, 64},
+    {"rows of multiples of 16 bytes", {0, 3, 3, 70}, 72, 72, 40},
     {"unused rows", {0, 0, 5, 9}, 20, 66, 130},
     {"no rows", {0, 0, 0}, 0, 8, 8},
     {"one row", {0, 0, 1}, 1, 2, 1},
