@@ -3,7 +3,9 @@
 #include <cuda_runtime.h>
 #include <doctest.h>
 
+#include <atomic>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "../../native/support/tensors.h"
@@ -86,7 +88,7 @@ TEST_CASE("a wait is told what failed before it, though later ops have failed by
   CHECK_NE(told[2].find("got 9"), std::string::npos);
 }
 
-TEST_CASE("ops wait for another stream, and it for them") {
+TEST_CASE("another stream waits for ops") {
   const auto queue = cuda::make_queue(0);
   const Foreign foreign;
   const Owned a(*queue, DType::float32, {32});
@@ -95,8 +97,20 @@ TEST_CASE("ops wait for another stream, and it for them") {
   REQUIRE_EQ(
       cudaMemcpyAsync(foreign.data, a.tensor.data, Foreign::bytes, cudaMemcpyDeviceToDevice, foreign.stream),
       cudaSuccess);
+  REQUIRE_EQ(cudaStreamSynchronize(foreign.stream), cudaSuccess);
+  CHECK_EQ(foreign.data[31], 3);
+}
+
+TEST_CASE("ops wait for another stream") {
+  const auto queue = cuda::make_queue(0);
+  const Foreign foreign;
+  const Owned a(*queue, DType::float32, {32}), b(*queue, DType::float32, {32});
+  fill(*queue, a, 3);
+  wait_for(*queue);
+  REQUIRE_EQ(
+      cudaMemcpyAsync(foreign.data, a.tensor.data, Foreign::bytes, cudaMemcpyDeviceToDevice, foreign.stream),
+      cudaSuccess);
   queue->wait_for_stream(foreign.stream);
-  const Owned b(*queue, DType::float32, {32});
   queue->submit(Cast{.source = foreign.tensor(), .out = b.tensor}, {});
   CHECK_EQ(first_of(*queue, b), 3);
 }
@@ -112,6 +126,26 @@ TEST_CASE("a stream that captures, or is none, is refused") {
   cudaGraphDestroy(graph);
   int nothing = 0;
   CHECK_EQ(code_of([&] { queue->wait_for_stream(&nothing); }), std::string(kErrInvalidArgument));
+}
+
+TEST_CASE("memory that is not freed in order stays pinned until the op has run") {
+  const auto queue = cuda::make_queue(0);
+  const Foreign foreign;
+  std::atomic<bool> go{false};
+  const auto stall = [](void* flag) {
+    while (!static_cast<std::atomic<bool>*>(flag)->load()) std::this_thread::yield();
+  };
+  REQUIRE_EQ(cudaLaunchHostFunc(foreign.stream, stall, &go), cudaSuccess);
+  queue->wait_for_stream(foreign.stream);
+  const Owned out(*queue, DType::float32, {32});
+  auto lent = std::make_shared<Storage>(foreign.data, Foreign::bytes);
+  const std::weak_ptr<Storage> watched = lent;
+  queue->submit(Cast{.source = foreign.tensor(), .out = out.tensor}, {std::move(lent), out.storage});
+  CHECK_FALSE(watched.expired());
+  go = true;
+  wait_for(*queue);
+  wait_for(*queue);
+  CHECK(watched.expired());
 }
 
 TEST_CASE("memory freed while a graph is captured is freed after") {
@@ -134,9 +168,8 @@ TEST_CASE("memory freed while a graph is captured is freed after") {
     CHECK_EQ(first_of(*queue, y), 2);
     made = y.storage;
   }
+  wait_for(*queue);  // the read before lets go of its pins after it was told
   CHECK(made.expired());
-  wait_for(*queue);
-  wait_for(*queue);
 }
 
 TEST_CASE("a graph holds its memory until it and the tensors are gone") {
