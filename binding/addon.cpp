@@ -1,13 +1,15 @@
-// The addon's exports: enumerations, what was found on this machine, waiting, and everything of tensors.cpp
-// and ops.cpp.
+// The addon's exports: enumerations, what was found on this machine, waiting, and everything of tensors.cpp,
+// order.cpp and ops.cpp.
 #include <napi.h>
 
 #include "binding/environment.h"
 #include "binding/ops.h"
+#include "binding/order.h"
 #include "binding/tensors.h"
 #include "cpu/kernels.h"
 #include "cpu/memory.h"
 #include "cpu/thread_pool.h"
+#include "ops/gpus.h"
 
 namespace moe::binding {
 namespace {
@@ -42,10 +44,14 @@ Napi::Value info(const Napi::CallbackInfo& call) {
   found.Set("instructionSets", sets);
   found.Set("cores", cpu::available_cores());
   found.Set("cuda", cuda::describe());
-  found.Set("cudaDevices", cuda::device_count());
-  auto names = Napi::Array::New(env);
-  for (int i = 0; i < cuda::device_count(); ++i) names.Set(static_cast<uint32_t>(i), cuda::device_name(i));
-  found.Set("cudaNames", names);
+  auto gpus = Napi::Array::New(env);
+  for (const cuda::Gpu& each : cuda::gpus()) {
+    auto gpu = Napi::Object::New(env);
+    gpu.Set("index", each.index);
+    gpu.Set("name", each.name);
+    gpus.Set(gpus.Length(), gpu);
+  }
+  found.Set("gpus", gpus);
   return found;
 }
 
@@ -55,11 +61,23 @@ Napi::Value memory(const Napi::CallbackInfo& call) {
   used.Set("tensors", static_cast<double>(accounting.tensors));
   used.Set("bytes", static_cast<double>(accounting.bytes));
   used.Set("pooledBytes", static_cast<double>(cpu::pooled_bytes()));
+  used.Set("pinnedBytes", static_cast<double>(cuda::pinned_bytes()));
+  auto pools = Napi::Array::New(call.Env());
+  for (const cuda::PoolUse& each : cuda::pools()) {
+    auto pool = Napi::Object::New(call.Env());
+    pool.Set("gpu", each.gpu);
+    pool.Set("inUse", static_cast<double>(each.in_use));
+    pool.Set("reserved", static_cast<double>(each.reserved));
+    pool.Set("peak", static_cast<double>(each.peak));
+    pools.Set(pools.Length(), pool);
+  }
+  used.Set("pools", pools);
   return used;
 }
 
 Napi::Value trim_pool(const Napi::CallbackInfo& call) {
   cpu::trim_pool();
+  cuda::trim_pools();
   return call.Env().Undefined();
 }
 
@@ -100,6 +118,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("synchronize", Napi::Function::New(env, guarded<synchronize>));
   exports.Set("finished", Napi::Function::New(env, guarded<finished>));
   export_tensors(env, exports);
+  export_order(env, exports);
   export_ops(env, exports);
   return exports;
 }

@@ -39,12 +39,11 @@ Queue& Environment::queue(int device) {
   return *queues_[index];
 }
 
-std::shared_ptr<Storage> Environment::lend(const Napi::TypedArray& view) {
+std::shared_ptr<Storage> Environment::lend(const Napi::Object& owner, void* data, size_t bytes) {
   drop_returned();
   const uint64_t id = next_id_++;
-  lent_.emplace(id, Napi::Reference<Napi::Value>::New(view, 1));
-  const HostBytes bytes = host_bytes(view);
-  return std::make_shared<LentStorage>(bytes.data, bytes.size, id, returned_);
+  lent_.emplace(id, Napi::Persistent(owner));
+  return std::make_shared<LentStorage>(data, bytes, id, returned_);
 }
 
 void Environment::drop_returned() {
@@ -96,6 +95,17 @@ HostBytes host_bytes(const Napi::TypedArray& view) {
       napi_get_typedarray_info(view.Env(), view, nullptr, nullptr, &bytes.data, nullptr, nullptr);
   if (status != napi_ok) throw Error(kErrInvalidArgument, "data: expected a TypedArray");
   return bytes;
+}
+
+Napi::Value from_address(Napi::Env env, const void* address) {
+  return Napi::BigInt::New(env, static_cast<uint64_t>(reinterpret_cast<uintptr_t>(address)));
+}
+
+void* to_address(const Napi::Value& value) {
+  bool lossless = false;
+  const uint64_t address = value.As<Napi::BigInt>().Uint64Value(&lossless);
+  if (!lossless) throw Error(kErrInvalidArgument, "address: expected an unsigned 64-bit integer");
+  return reinterpret_cast<void*>(static_cast<uintptr_t>(address));
 }
 
 Napi::Error to_javascript(Napi::Env env, const Error& error) {

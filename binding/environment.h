@@ -1,5 +1,5 @@
-// What one JavaScript thread owns natively: its queue, its pending promises, and the buffers it lent to
-// tensors.
+// What one JavaScript thread owns natively: its queues, its pending promises, and the owners of
+// memory that tensors borrow.
 #pragma once
 
 #include <napi.h>
@@ -33,18 +33,24 @@ class Environment {
   Queue& queue(int device);
   const std::shared_ptr<Accounting>& accounting() const { return accounting_; }
 
-  // Memory of a JavaScript buffer, which stays alive until the storage is destroyed, on whatever thread.
-  std::shared_ptr<Storage> lend(const Napi::TypedArray& view);
+  // Memory that belongs to a JavaScript object, which stays alive until the storage is destroyed, on whatever
+  // thread.
+  std::shared_ptr<Storage> lend(const Napi::Object& owner, void* data, size_t bytes);
 
-  // Lets go of lent buffers whose storage is gone.
+  // Lets go of owners whose storage is gone.
   void drop_returned();
 
-  // A promise that settles on this thread once `start`'s callback has been called. `kept` stays alive until
-  // then.
+  // A promise that settles on this thread once `start`'s callback has been called, or `start` has thrown.
+  // `kept` stays alive until then.
   template <class Start>
   Napi::Promise promise(Napi::Env env, Napi::Value kept, Start start) {
     const uint64_t id = begin(env, kept);
-    start([this, id](std::optional<Error> failure) { finish(id, std::move(failure)); });
+    const auto done = [this, id](std::optional<Error> failure) { finish(id, std::move(failure)); };
+    try {
+      start(done);
+    } catch (const Error& error) {
+      done(error);
+    }
     return pending_.at(id).deferred.Promise();
   }
 
@@ -57,7 +63,7 @@ class Environment {
     uint64_t id;
     std::optional<Error> failure;
   };
-  // Ids of lent buffers that no storage needs any more. Storage may outlive the environment.
+  // Ids of owners that no storage needs any more. Storage may outlive the environment.
   struct Returned {
     std::mutex mutex;
     std::vector<uint64_t> ids;
@@ -70,7 +76,7 @@ class Environment {
   void settle(Napi::Env env, const Outcome& outcome);
   std::shared_ptr<Accounting> accounting_ = std::make_shared<Accounting>();
   std::shared_ptr<Returned> returned_ = std::make_shared<Returned>();
-  std::unordered_map<uint64_t, Napi::Reference<Napi::Value>> lent_;
+  std::unordered_map<uint64_t, Napi::ObjectReference> lent_;
   std::unordered_map<uint64_t, Pending> pending_;
   uint64_t next_id_ = 0;
   Napi::ThreadSafeFunction settler_;
@@ -83,6 +89,10 @@ struct HostBytes {
   size_t size;
 };
 HostBytes host_bytes(const Napi::TypedArray& view);
+
+// Addresses and native handles travel as unsigned 64-bit BigInts.
+Napi::Value from_address(Napi::Env env, const void* address);
+void* to_address(const Napi::Value& value);
 
 // The JavaScript Error for a native one: its sentence and its code.
 Napi::Error to_javascript(Napi::Env env, const Error& error);

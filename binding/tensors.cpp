@@ -59,11 +59,29 @@ Napi::Value allocate(const Napi::CallbackInfo& info) {
 
 Napi::Value wrap(const Napi::CallbackInfo& info) {
   Tensor tensor = described(info);
-  auto storage = Environment::of(info.Env()).lend(info[2].As<Napi::TypedArray>());
+  const auto view = info[2].As<Napi::TypedArray>();
+  const HostBytes bytes = host_bytes(view);
+  if (bytes.size < tensor.bytes()) throw Error(kErrShape, "data: expected a buffer as large as the tensor");
+  auto storage = Environment::of(info.Env()).lend(view, bytes.data, bytes.size);
   tensor.data = storage->data();
-  if (storage->bytes() < tensor.bytes())
-    throw Error(kErrShape, "data: expected a buffer as large as the tensor");
   return wrapped(info.Env(), tensor, 0, std::move(storage), 0);
+}
+
+// Memory at an address, of an owner that stays alive meanwhile, or of nobody we know.
+Napi::Value from_pointer(const Napi::CallbackInfo& info) {
+  Environment& environment = Environment::of(info.Env());
+  Tensor tensor = described(info);
+  tensor.data = to_address(info[2]);
+  const int device = info[3].As<Napi::Number>().Int32Value();
+  if (tensor.bytes() > 0) environment.queue(device).check_memory(tensor.data);
+  auto storage = info[4].IsUndefined()
+                     ? std::make_shared<Storage>(tensor.data, tensor.bytes())
+                     : environment.lend(info[4].As<Napi::Object>(), tensor.data, tensor.bytes());
+  return wrapped(info.Env(), tensor, device, std::move(storage), 0);
+}
+
+Napi::Value pointer(const Napi::CallbackInfo& info) {
+  return from_address(info.Env(), handle_of(info[0]).tensor.data);
 }
 
 // The same memory under another shape, or a part of it: the shape's elements from element `at` on.
@@ -126,6 +144,8 @@ TensorHandle& handle_of(Napi::Value value) {
 void export_tensors(Napi::Env env, Napi::Object exports) {
   exports.Set("allocate", Napi::Function::New(env, guarded<allocate>));
   exports.Set("wrap", Napi::Function::New(env, guarded<wrap>));
+  exports.Set("fromPointer", Napi::Function::New(env, guarded<from_pointer>));
+  exports.Set("pointer", Napi::Function::New(env, guarded<pointer>));
   exports.Set("release", Napi::Function::New(env, guarded<release_handle>));
   exports.Set("view", Napi::Function::New(env, guarded<view>));
   exports.Set("write", Napi::Function::New(env, guarded<write>));

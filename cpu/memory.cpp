@@ -3,7 +3,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
@@ -11,20 +10,12 @@
 #include <vector>
 
 #include "ops/error.h"
+#include "ops/size_class.h"
 
 namespace moe::cpu {
 namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
-
-// Four sizes per power of two: at most a quarter of a block is waste. Sizes too large to round up stay, to be
-// refused.
-size_t size_class(size_t bytes) {
-  if (bytes <= 4 * kAlignment) return 4 * kAlignment;
-  const size_t below_step = std::bit_floor(bytes - 1) / 4 - 1;
-  const size_t rounded = (bytes + below_step) & ~below_step;
-  return rounded < bytes ? bytes : rounded;
-}
 
 size_t pool_limit() {
   if (const char* given = std::getenv("MOE_KERNELS_POOL_BYTES")) return std::strtoull(given, nullptr, 10);

@@ -2,12 +2,14 @@
 #include "ops/queue.h"
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
 #include <mutex>
 #include <new>
 #include <thread>
+#include <vector>
 
 #include "cpu/backend.h"
 #include "cpu/memory.h"
@@ -15,6 +17,23 @@
 
 namespace moe::cpu {
 namespace {
+
+struct CpuStamp final : Stamp {
+  std::chrono::steady_clock::time_point time;
+};
+
+// An op, a stamp to set, or a report to whoever waits.
+struct Job {
+  std::optional<Op> op;
+  Pins pins;
+  std::shared_ptr<CpuStamp> stamp;
+  Queue::Done done;
+};
+
+// Ops with their pins, in order.
+struct CpuGraph final : Graph {
+  std::vector<Job> jobs;
+};
 
 class CpuQueue final : public Queue {
  public:
@@ -41,10 +60,16 @@ class CpuQueue final : public Queue {
 
   void submit(const Op& op, Pins pins) override {
     validate(op);
-    push({.op = op, .pins = std::move(pins)});
+    Job job = {.op = op, .pins = std::move(pins)};
+    if (capture_) {
+      capture_->jobs.push_back(std::move(job));
+    } else {
+      push(std::move(job));
+    }
   }
 
   void write(const Tensor& out, Pins pins, const void* host) override {
+    refuse_in_capture("write");
     auto staging = allocate(out.bytes());
     if (out.bytes() > 0) std::memcpy(staging->data(), host, out.bytes());
     Tensor source = out;
@@ -54,6 +79,7 @@ class CpuQueue final : public Queue {
   }
 
   void read(const Tensor& source, Pins pins, void* host, Done done) override {
+    refuse_in_capture("data");
     push({.pins = std::move(pins),
           .done = [source, host, done = std::move(done)](std::optional<Error> failure) {
             if (!failure && source.bytes() > 0) std::memcpy(host, source.data, source.bytes());
@@ -61,15 +87,42 @@ class CpuQueue final : public Queue {
           }});
   }
 
-  void then(Done done) override { push({.done = std::move(done)}); }
+  void then(Done done) override {
+    refuse_in_capture("wait");
+    push({.done = std::move(done)});
+  }
+
+  std::shared_ptr<Stamp> stamp() override {
+    refuse_in_capture("timer");
+    auto stamp = std::make_shared<CpuStamp>();
+    push({.stamp = stamp});
+    return stamp;
+  }
+
+  double milliseconds(const Stamp& from, const Stamp& to) override {
+    const auto time = [](const Stamp& stamp) { return static_cast<const CpuStamp&>(stamp).time; };
+    return std::chrono::duration<double, std::milli>(time(to) - time(from)).count();
+  }
+
+  void begin_capture() override {
+    refuse_in_capture("capture");
+    capture_ = std::make_shared<CpuGraph>();
+  }
+
+  std::shared_ptr<Graph> end_capture() override { return std::exchange(capture_, nullptr); }
+
+  void replay(const Graph& graph) override {
+    refuse_in_capture("replay");
+    for (const Job& job : static_cast<const CpuGraph&>(graph).jobs) push(job);
+  }
+
+  // Any address may be the host's.
+  void check_memory(const void* /*data*/) const override {}
 
  private:
-  // Either an op or a report to whoever waits.
-  struct Job {
-    std::optional<Op> op;
-    Pins pins;
-    Done done;
-  };
+  void refuse_in_capture(const char* call) const {
+    if (capture_) throw capture_error(call);
+  }
 
   void push(Job job) {
     {
@@ -98,6 +151,10 @@ class CpuQueue final : public Queue {
   }
 
   void perform(Job& job) {
+    if (job.stamp) {
+      job.stamp->time = std::chrono::steady_clock::now();
+      return;
+    }
     if (!job.op) {
       job.done(std::exchange(failure_, std::nullopt));
       return;
@@ -117,6 +174,8 @@ class CpuQueue final : public Queue {
     if (!failure_) failure_.emplace(code, std::string(name_of(*job.op)) + ": " + sentence);
   }
 
+  // What is being captured. Touched by the submitting thread alone.
+  std::shared_ptr<CpuGraph> capture_;
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<Job> jobs_;

@@ -1,4 +1,5 @@
 // Stands for the CUDA backend in a build without it.
+#include "ops/gpus.h"
 #include "ops/queue.h"
 
 namespace moe::cuda {
@@ -7,15 +8,22 @@ const char* describe() {
   return "this build has no CUDA backend";
 }
 
-int device_count() {
+const std::vector<Gpu>& gpus() {
+  static const std::vector<Gpu> none;
+  return none;
+}
+
+std::vector<PoolUse> pools() {
+  return {};
+}
+
+size_t pinned_bytes() {
   return 0;
 }
 
-std::string device_name(int /*device*/) {
-  throw Error(kErrUnsupported, describe());
-}
+void trim_pools() {}
 
-std::unique_ptr<Queue> make_queue(int /*device*/) {
+std::unique_ptr<Queue> make_queue(int /*gpu*/) {
   throw Error(kErrUnsupported, describe());
 }
 

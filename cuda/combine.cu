@@ -2,6 +2,9 @@
 // packs of sixteen bytes where its width allows.
 #include "cuda/combine.h"
 
+#include <algorithm>
+#include <initializer_list>
+
 #include "cuda/backend.h"
 #include "cuda/device/convert.cuh"
 #include "cuda/device/report.cuh"
@@ -20,30 +23,41 @@ Grid warp_each(int64_t rows) {
   return {.blocks = {blocks_for(rows, kWarps)}, .threads = {kThreads}};
 }
 
-// Rows whose width is a multiple of a pack are moved by packs, others by elements. Every row then starts at a
-// multiple of sixteen bytes, as allocations do.
+// What a lane moves at a time: so many elements, in one access where they are aligned for it. The number
+// alone says how sums are formed, so that an address has no part in the result.
+template <class T, int size, bool aligned>
+struct alignas(aligned ? sizeof(T) * size : sizeof(T)) Lanes {
+  using Element = T;
+  static constexpr int kSize = size;
+  T of[size];
+};
+
+// Calls with the lanes for rows of a width: packs where it is a multiple of them. Tensors of the caller's
+// need not lie at a multiple of sixteen bytes.
 template <class T, class Body>
-void with_pack(int64_t width, Body body) {
-  if (width % Pack<T>::kSize == 0) {
-    body(std::integral_constant<int, Pack<T>::kSize>{});
+void with_lanes(int64_t width, bool aligned, Body body) {
+  if (width % Pack<T>::kSize != 0) {
+    body(Lanes<T, 1, true>{});
+  } else if (aligned) {
+    body(Lanes<T, Pack<T>::kSize, true>{});
   } else {
-    body(std::integral_constant<int, 1>{});
+    body(Lanes<T, Pack<T>::kSize, false>{});
   }
 }
 
-template <class T, int kSize>
-struct alignas(sizeof(T) * kSize) Lanes {
-  T of[kSize];
-};
-
-template <class T, int kSize>
-__device__ Lanes<T, kSize> load(const T* row, int64_t at) {
-  return *reinterpret_cast<const Lanes<T, kSize>*>(row + at);
+bool all_aligned(std::initializer_list<const void*> tensors) {
+  return std::all_of(tensors.begin(), tensors.end(),
+                     [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; });
 }
 
-template <class T, int kSize>
-__device__ void store(T* row, int64_t at, const Lanes<T, kSize>& lanes) {
-  *reinterpret_cast<Lanes<T, kSize>*>(row + at) = lanes;
+template <class L>
+__device__ L load(const typename L::Element* row, int64_t at) {
+  return *reinterpret_cast<const L*>(row + at);
+}
+
+template <class L>
+__device__ void store(typename L::Element* row, int64_t at, const L& lanes) {
+  *reinterpret_cast<L*>(row + at) = lanes;
 }
 
 struct GatherRows {
@@ -55,8 +69,9 @@ struct GatherRows {
   FailureReport bad_slot;
 };
 
-template <class T, int kSize>
+template <class L>
 __global__ void __launch_bounds__(kThreads, kBlocks) gather_rows(GatherRows args) {
+  using T = typename L::Element;
   for (int64_t r = warp_of_grid(); r < args.count; r += warps_of_grid()) {
     const int32_t slot = args.row_slot[r];
     const bool used = slot >= 0 && slot < args.tokens * args.top_k;
@@ -64,8 +79,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) gather_rows(GatherRows args
       args.bad_slot(slot, kUnusedRow, static_cast<int32_t>(args.tokens * args.top_k));
     const T* x = static_cast<const T*>(args.x) + (used ? slot / args.top_k : 0) * args.width;
     T* row = static_cast<T*>(args.rows) + r * args.width;
-    for (int64_t at = lane_id() * kSize; at < args.width; at += kWarp * kSize)
-      store<T, kSize>(row, at, used ? load<T, kSize>(x, at) : Lanes<T, kSize>{});
+    for (int64_t at = lane_id() * L::kSize; at < args.width; at += kWarp * L::kSize)
+      store<L>(row, at, used ? load<L>(x, at) : L{});
   }
 }
 
@@ -99,8 +114,10 @@ __device__ const T* source_of(const SumSlots& args, int64_t slot, float& weight)
   return source;
 }
 
-template <class T, int kSize>
+template <class L>
 __global__ void __launch_bounds__(kThreads, kBlocks) sum_slots_kernel(SumSlots args) {
+  using T = typename L::Element;
+  constexpr int kSize = L::kSize;
   for (int64_t t = warp_of_grid(); t < args.token_count; t += warps_of_grid()) {
     for (int k = lane_id(); k < args.top_k; k += kWarp) {
       const int32_t row = args.slot_row[t * args.top_k + k];
@@ -114,22 +131,22 @@ __global__ void __launch_bounds__(kThreads, kBlocks) sum_slots_kernel(SumSlots a
         float weight;
         const T* source = source_of<T>(args, t * args.top_k + k, weight);
         if (source == nullptr) continue;
-        const Lanes<T, kSize> lanes = load<T, kSize>(source, at);
+        const L lanes = load<L>(source, at);
         for (int i = 0; i < kSize; ++i) sum[i] = fmaf(weight, to_float(lanes.of[i]), sum[i]);
       }
-      Lanes<T, kSize> result;
-      const Lanes<T, kSize> before = args.accumulate ? load<T, kSize>(out, at) : Lanes<T, kSize>{};
+      L result;
+      const L before = args.accumulate ? load<L>(out, at) : L{};
       for (int i = 0; i < kSize; ++i)
         result.of[i] = from_float<T>(args.accumulate ? to_float(before.of[i]) + sum[i] : sum[i]);
-      store<T, kSize>(out, at, result);
+      store<L>(out, at, result);
     }
   }
 }
 
-template <class T, int kSize>
-__device__ float dot_lanes(const Lanes<T, kSize>& a, const Lanes<T, kSize>& b) {
+template <class L>
+__device__ float dot_lanes(const L& a, const L& b) {
   float sum = 0;
-  for (int i = 0; i < kSize; ++i) sum = fmaf(to_float(a.of[i]), to_float(b.of[i]), sum);
+  for (int i = 0; i < L::kSize; ++i) sum = fmaf(to_float(a.of[i]), to_float(b.of[i]), sum);
   return sum;
 }
 
@@ -142,8 +159,9 @@ struct RowlessArgs {
   int32_t top_k;
 };
 
-template <class T, int kSize>
+template <class L>
 __global__ void __launch_bounds__(kThreads, kBlocks) rowless_weights(RowlessArgs args) {
+  using T = typename L::Element;
   for (int64_t slot = warp_of_grid(); slot < args.slots; slot += warps_of_grid()) {
     const int32_t row = args.slot_row[slot];
     if (row >= 0) continue;
@@ -153,8 +171,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) rowless_weights(RowlessArgs
       const T *dy = static_cast<const T*>(args.dy) + first,
               *token = static_cast<const T*>(args.tokens) + first;
 #pragma unroll 2
-      for (int64_t at = lane_id() * kSize; at < args.width; at += kWarp * kSize)
-        sum += dot_lanes(load<T, kSize>(dy, at), load<T, kSize>(token, at));
+      for (int64_t at = lane_id() * L::kSize; at < args.width; at += kWarp * L::kSize)
+        sum += dot_lanes(load<L>(dy, at), load<L>(token, at));
     }
     sum = warp_sum(sum);
     if (lane_id() == 0) args.d_weights[slot] = sum;
@@ -173,8 +191,10 @@ struct CombineRows {
   FailureReport bad_slot;
 };
 
-template <class T, int kSize>
+template <class L>
 __global__ void __launch_bounds__(kThreads, kBlocks) combine_backward(CombineRows args) {
+  using T = typename L::Element;
+  constexpr int kSize = L::kSize;
   for (int64_t r = warp_of_grid(); r < args.count; r += warps_of_grid()) {
     const int32_t slot = args.row_slot[r];
     const bool used = slot >= 0 && slot < args.slots;
@@ -188,11 +208,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks) combine_backward(CombineRow
     float sum = 0;
 #pragma unroll 2
     for (int64_t at = lane_id() * kSize; at < args.width; at += kWarp * kSize) {
-      Lanes<T, kSize> gradient{};
-      if (used) gradient = load<T, kSize>(dy, at);
-      if (weighed) sum += dot_lanes(gradient, load<T, kSize>(row, at));
+      L gradient{};
+      if (used) gradient = load<L>(dy, at);
+      if (weighed) sum += dot_lanes(gradient, load<L>(row, at));
       for (int i = 0; i < kSize; ++i) gradient.of[i] = from_float<T>(weight * to_float(gradient.of[i]));
-      store<T, kSize>(d_row, at, gradient);
+      store<L>(d_row, at, gradient);
     }
     if (!weighed) continue;
     sum = warp_sum(sum);
@@ -204,15 +224,16 @@ __global__ void __launch_bounds__(kThreads, kBlocks) combine_backward(CombineRow
 struct Moved {
   DType dtype;
   int64_t width, count;
+  bool aligned;  // every tensor that they lie in
 };
 
-// Launches a kernel's instance for a dtype and a width; `kernel` makes it from a type and a size of packs.
+// Launches a kernel's instance for rows; `kernel` makes it from lanes.
 template <class Kernel, class Args>
 void launch_rows(const char* name, const Moved& moved, Kernel kernel, const Args& args,
                  const Context& context) {
   with_float_type(moved.dtype, [&](auto tag) {
-    with_pack<typename decltype(tag)::type>(moved.width, [&](auto size) {
-      launch(context, name, kernel(tag, size), warp_each(moved.count), args);
+    with_lanes<typename decltype(tag)::type>(moved.width, moved.aligned, [&](auto lanes) {
+      launch(context, name, kernel(lanes), warp_each(moved.count), args);
     });
   });
 }
@@ -233,9 +254,12 @@ void run(const Gather& op, const Context& context) {
                            .top_k = op.top_k,
                            .bad_slot = context.report(Argument::row_slot)};
   launch_rows(
-      "gather_rows", {op.x.dtype, args.width, args.count},
-      [](auto tag, auto size) { return gather_rows<typename decltype(tag)::type, decltype(size)::value>; },
-      args, context);
+      "gather_rows",
+      {.dtype = op.x.dtype,
+       .width = args.width,
+       .count = args.count,
+       .aligned = all_aligned({args.x, args.rows})},
+      [](auto lanes) { return gather_rows<decltype(lanes)>; }, args, context);
 }
 
 void sum_slots(const SlotSum& sum, const Context& context) {
@@ -252,11 +276,12 @@ void sum_slots(const SlotSum& sum, const Context& context) {
                          .accumulate = sum.accumulate,
                          .bad_row = context.report(Argument::slot_row)};
   launch_rows(
-      "sum_slots_kernel", {sum.out.dtype, args.width, args.token_count},
-      [](auto tag, auto size) {
-        return sum_slots_kernel<typename decltype(tag)::type, decltype(size)::value>;
-      },
-      args, context);
+      "sum_slots_kernel",
+      {.dtype = sum.out.dtype,
+       .width = args.width,
+       .count = args.token_count,
+       .aligned = all_aligned({args.rows, args.tokens, args.out})},
+      [](auto lanes) { return sum_slots_kernel<decltype(lanes)>; }, args, context);
 }
 
 void gradient_of_rowless_weights(const RowlessWeights& rowless, const Context& context) {
@@ -268,11 +293,12 @@ void gradient_of_rowless_weights(const RowlessWeights& rowless, const Context& c
                             .width = rowless.dy.dim(1),
                             .top_k = static_cast<int32_t>(rowless.slot_row.dim(1))};
   launch_rows(
-      "rowless_weights", {rowless.dy.dtype, args.width, args.slots},
-      [](auto tag, auto size) {
-        return rowless_weights<typename decltype(tag)::type, decltype(size)::value>;
-      },
-      args, context);
+      "rowless_weights",
+      {.dtype = rowless.dy.dtype,
+       .width = args.width,
+       .count = args.slots,
+       .aligned = all_aligned({args.dy, args.tokens})},
+      [](auto lanes) { return rowless_weights<decltype(lanes)>; }, args, context);
 }
 
 void run(const Combine& op, const Context& context) {
@@ -302,11 +328,12 @@ void run(const CombineBackward& op, const Context& context) {
                             .top_k = static_cast<int32_t>(op.slot_row.dim(1)),
                             .bad_slot = context.report(Argument::row_slot)};
   launch_rows(
-      "combine_backward", {op.dy.dtype, args.width, args.count},
-      [](auto tag, auto size) {
-        return combine_backward<typename decltype(tag)::type, decltype(size)::value>;
-      },
-      args, context);
+      "combine_backward",
+      {.dtype = op.dy.dtype,
+       .width = args.width,
+       .count = args.count,
+       .aligned = all_aligned({args.dy, args.rows, args.d_rows})},
+      [](auto lanes) { return combine_backward<decltype(lanes)>; }, args, context);
   // Identity slots alone: no row of d_rows takes part.
   if (op.dx)
     sum_slots({.slot_row = op.slot_row, .tokens = op.dy, .token_weights = op.weights, .out = op.dx}, context);

@@ -2,36 +2,55 @@
 
 #include <vector>
 
-#include "ops/queue.h"
-
 namespace moe::cuda {
 namespace {
 
 // The oldest that kernels are built for.
 constexpr int kLeastMajor = 8;
 
+// "12.4" for 12040
+std::string version(int number) {
+  return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
+}
+
+std::string why_none(cudaError_t status) {
+  int driver = 0, runtime = 0;
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  cudaGetLastError();
+  if (driver == 0) return "no NVIDIA driver";
+  if (status == cudaErrorInsufficientDriver)
+    return "the NVIDIA driver supports CUDA " + version(driver) + ", this build needs " + version(runtime);
+  if (status == cudaErrorNoDevice) return "an NVIDIA driver for CUDA " + version(driver) + ", but no GPU";
+  return std::string("no CUDA device: ") + cudaGetErrorName(status) + ", " + cudaGetErrorString(status);
+}
+
 // What the driver said when it was first asked.
 struct Found {
-  int count = 0;
-  std::vector<std::string> names;
+  std::vector<Gpu> usable;
   std::string sentence;
 
   Found() {
     int devices = 0;
     const cudaError_t status = cudaGetDeviceCount(&devices);
-    cudaGetLastError();
     if (status != cudaSuccess) {
-      sentence = std::string("no CUDA device: ") + cudaGetErrorString(status);
+      sentence = why_none(status);
       return;
     }
-    for (; count < devices; ++count) {
-      cudaDeviceProp properties;
-      check(cudaGetDeviceProperties(&properties, count), "cudaGetDeviceProperties");
-      if (properties.major < kLeastMajor) break;
-      names.emplace_back(properties.name);
-      sentence += (count > 0 ? ", cuda:" : "cuda:") + std::to_string(count) + " " + properties.name;
+    for (int device = 0; device < devices; ++device) add(device);
+  }
+
+  void add(int device) {
+    cudaDeviceProp properties;
+    check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
+    const std::string capability = std::to_string(properties.major) + "." + std::to_string(properties.minor);
+    sentence += (sentence.empty() ? "cuda:" : ", cuda:") + std::to_string(device) + " " + properties.name;
+    if (properties.major < kLeastMajor) {
+      sentence += " (too old: compute capability " + capability + ", 8.0 or newer is needed)";
+    } else {
+      sentence += " (compute capability " + capability + ")";
+      usable.push_back({.index = device, .name = properties.name});
     }
-    if (count == 0) sentence = "no CUDA device of compute capability 8.0 or newer";
   }
 };
 
@@ -42,16 +61,32 @@ const Found& found() {
 
 }  // namespace
 
-int device_count() {
-  return found().count;
-}
-
-std::string device_name(int device) {
-  return found().names.at(static_cast<size_t>(device));
+const std::vector<Gpu>& gpus() {
+  return found().usable;
 }
 
 const char* describe() {
   return found().sentence.c_str();
+}
+
+void check_memory_of(int device, const void* data) {
+  cudaPointerAttributes attributes = {};
+  if (cudaPointerGetAttributes(&attributes, data) != cudaSuccess) {
+    cudaGetLastError();
+    attributes.type = cudaMemoryTypeUnregistered;
+  }
+  const std::string expected = "pointer: expected memory of cuda:" + std::to_string(device) + ", got ";
+  switch (attributes.type) {
+    case cudaMemoryTypeManaged:
+      return;
+    case cudaMemoryTypeDevice:
+      if (attributes.device == device) return;
+      throw Error(kErrDeviceMismatch, expected + "memory of cuda:" + std::to_string(attributes.device));
+    case cudaMemoryTypeHost:
+      throw Error(kErrDeviceMismatch, expected + "memory of the host");
+    default:
+      throw Error(kErrInvalidArgument, expected + "an address that CUDA does not know");
+  }
 }
 
 DeviceLimits limits_of(int device) {

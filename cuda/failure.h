@@ -1,5 +1,5 @@
-// How kernels report what they find in index tensors: the first one leaves word in memory that the host reads
-// at the next wait.
+// How kernels report what they find in index tensors: the first one leaves word in a slot that the next wait
+// reads and clears.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -14,9 +14,8 @@ enum class Argument : int32_t { indices, row_slot, slot_row, offsets, rows, rows
 inline constexpr std::array<const char*, 6> kArgumentNames = {"indices", "rowSlot", "slotRow",
                                                               "offsets", "rows",    "rowsPerExpert"};
 
-// In pinned host memory.
 struct Failure {
-  int32_t taken = 0;  // 1 once a kernel has claimed it
+  int32_t taken = 0;  // 1 once a kernel has claimed it: a slot of zeros is empty
   int32_t op = 0;     // index of the op's alternative in Op
   Argument argument = Argument::indices;
   int32_t least = 0, limit = 0, got = 0;

@@ -25,6 +25,8 @@ inline constexpr const char* kErrDisposed = "ERR_DISPOSED";
 inline constexpr const char* kErrUnsupported = "ERR_UNSUPPORTED";
 inline constexpr const char* kErrOutOfMemory = "ERR_OUT_OF_MEMORY";
 inline constexpr const char* kErrIndexRange = "ERR_INDEX_RANGE";
+inline constexpr const char* kErrDeviceMismatch = "ERR_DEVICE_MISMATCH";
+inline constexpr const char* kErrCapture = "ERR_CAPTURE";
 inline constexpr const char* kErrDevice = "ERR_DEVICE";
 
 }  // namespace moe

@@ -1,7 +1,8 @@
-// Blocking waits in terms of the asynchronous interface, the same for every backend.
+// Blocking waits in terms of the asynchronous interface, and what queues have in common.
 #include "ops/queue.h"
 
 #include <future>
+#include <string>
 
 namespace moe {
 namespace {
@@ -13,7 +14,27 @@ void block_on(Start start) {
   if (auto failure = outcome.get_future().get()) throw Error(*failure);
 }
 
+[[noreturn]] void refuse_streams() {
+  throw Error(kErrUnsupported, "device: expected one with streams, got one without");
+}
+
 }  // namespace
+
+void* Queue::stream() const {
+  refuse_streams();
+}
+
+void Queue::wait_for_stream(void* /*stream*/) {
+  refuse_streams();
+}
+
+void Queue::signal_stream(void* /*stream*/) {
+  refuse_streams();
+}
+
+Error capture_error(const char* call) {
+  return {kErrCapture, std::string(call) + ": expected a call outside of capture(), got one within it"};
+}
 
 void wait_for(Queue& queue) {
   block_on([&](Queue::Done done) { queue.then(std::move(done)); });

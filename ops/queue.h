@@ -4,7 +4,6 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <string>
 #include <vector>
 
 #include "ops/error.h"
@@ -14,10 +13,22 @@ namespace moe {
 
 using Pins = std::vector<std::shared_ptr<Storage>>;
 
+// Ops to be run again, as often as asked for, and the memory that they use.
+class Graph {
+ public:
+  virtual ~Graph() = default;
+};
+
+// A time at which a queue came to a place in its order.
+class Stamp {
+ public:
+  virtual ~Stamp() = default;
+};
+
 class Queue {
  public:
-  // Runs on the queue's thread. Gets the first failure since the last wait, which is thereby reported and
-  // forgotten.
+  // Runs on the queue's thread. Gets the first failure of the ops between the last wait and this one, which
+  // is thereby reported and forgotten.
   using Done = std::function<void(std::optional<Error>)>;
 
   virtual ~Queue() = default;
@@ -32,7 +43,33 @@ class Queue {
   virtual void read(const Tensor& source, Pins pins, void* host, Done done) = 0;
   // Calls `done` once everything submitted before has run.
   virtual void then(Done done) = 0;
+
+  virtual std::shared_ptr<Stamp> stamp() = 0;
+  // Once both have been reached, which `then` tells.
+  virtual double milliseconds(const Stamp& from, const Stamp& to) = 0;
+
+  // From here to end_capture(), submitted ops do not run: they are collected. Reads, writes, waits and stamps
+  // throw ERR_CAPTURE.
+  virtual void begin_capture() = 0;
+  // Throws what an op was refused for; the capture has ended all the same.
+  virtual std::shared_ptr<Graph> end_capture() = 0;
+  // Enqueues the ops of a graph that this queue captured.
+  virtual void replay(const Graph& graph) = 0;
+
+  // Throws unless the memory is the device's.
+  virtual void check_memory(const void* data) const = 0;
+
+  // The native stream behind the queue, and its order against another one of the same device. A device
+  // without streams throws ERR_UNSUPPORTED.
+  virtual void* stream() const;
+  // What is submitted from now on runs after all that `stream` has been given so far.
+  virtual void wait_for_stream(void* stream);
+  // What `stream` is given from now on runs after all that was submitted so far.
+  virtual void signal_stream(void* stream);
 };
+
+// For what a capture forbids.
+Error capture_error(const char* call);
 
 // Blocks until the queue has run everything; throws the failure it reports.
 void wait_for(Queue& queue);
@@ -44,12 +81,7 @@ namespace cpu {
 std::unique_ptr<Queue> make_queue();
 }
 namespace cuda {
-std::unique_ptr<Queue> make_queue(int device);
-// GPUs that ops can run on; 0 without a driver.
-int device_count();
-std::string device_name(int device);
-// One sentence: the devices found, or what is missing.
-const char* describe();
+std::unique_ptr<Queue> make_queue(int gpu);
 }  // namespace cuda
 
 }  // namespace moe

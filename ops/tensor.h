@@ -49,6 +49,9 @@ class Storage {
 
   void* data() const { return data_; }
   size_t bytes() const { return bytes_; }
+  // Whether it goes back in the order of its device's queue, after what was submitted before: then no pending
+  // op needs to pin it.
+  virtual bool freed_in_order() const { return false; }
 
  private:
   void* data_;

@@ -21,18 +21,23 @@ export interface BackendInfo {
   readonly cores: number;
   /** Threads the CPU backend uses. */
   readonly threads: number;
-  /** What this build can say about CUDA, in one sentence. */
+  /**
+   * What this build can say about CUDA, in one sentence: the GPUs that were found, with what keeps any of them from being used; or
+   * what is missing (a GPU, a driver, a newer driver, the backend itself).
+   */
   readonly cuda: string;
 }
 
-/** The devices ops can run on here; `cpu` is always one of them. */
+/**
+ * The devices ops can run on here; `cpu` is always one of them. GPUs have CUDA's numbers: one too old for the kernels is left
+ * out, and {@link backendInfo} says why.
+ */
 export function devices(): DeviceInfo[] {
-  const { instructionSet, cudaDevices, cudaNames } = native.info();
-  const gpus = Array.from({ length: cudaDevices }, (_, index) => ({
-    name: `cuda:${index}` as const,
-    description: cudaNames[index]!,
-  }));
-  return [{ name: 'cpu', description: instructionSet }, ...gpus];
+  const { instructionSet, gpus } = native.info();
+  return [
+    { name: 'cpu', description: instructionSet },
+    ...gpus.map(({ index, name }) => ({ name: `cuda:${index}` as const, description: name })),
+  ];
 }
 
 /** What was loaded and what it found on this machine. */
@@ -76,16 +81,40 @@ export interface MemoryInfo {
   readonly tensors: number;
   /** Bytes of native memory they hold (shared buffers not counted). */
   readonly bytes: number;
-  /** Bytes freed but kept by the process for the next tensors. */
+  /** Bytes of the host freed but kept by the process for the next tensors. */
   readonly pooledBytes: number;
+  /** Bytes of page-locked host memory kept for the next copies to and from GPUs. */
+  readonly pinnedBytes: number;
+  /** Device memory, for each GPU that the process has used. */
+  readonly pools: readonly PoolInfo[];
 }
 
-/** Native memory in use. */
+/** CUDA's default pool of one GPU's memory, which all users of it in the process share: tensors, workspaces, graphs. */
+export interface PoolInfo {
+  readonly device: DeviceName;
+  /** Bytes allocated and not yet freed; what was disposed counts until the device has come so far. */
+  readonly bytesInUse: number;
+  /** Bytes that the pool has from the driver: those in use, and those kept for the next. */
+  readonly bytesReserved: number;
+  /** The most bytes that were ever in use. */
+  readonly peakBytes: number;
+}
+
+/** Native memory in use and kept for reuse. */
 export function memory(): MemoryInfo {
-  return native.memory();
+  const { pools, ...host } = native.memory();
+  return {
+    ...host,
+    pools: pools.map(({ gpu, inUse, reserved, peak }) => ({
+      device: `cuda:${gpu}`,
+      bytesInUse: inUse,
+      bytesReserved: reserved,
+      peakBytes: peak,
+    })),
+  };
 }
 
-/** Returns the memory kept for reuse to the operating system. */
+/** Returns the memory kept for reuse to the operating system and to the drivers: host memory, page-locked memory, device pools. */
 export function trimMemory(): void {
-  native.trimPool();
+  callNative(() => native.trimPool());
 }

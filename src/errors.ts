@@ -10,6 +10,7 @@
  * - `ERR_UNSUPPORTED`: a valid request that this build or device does not implement.
  * - `ERR_OUT_OF_MEMORY`: native memory could not be allocated.
  * - `ERR_INDEX_RANGE`: expert ids or offsets inside a tensor were out of range; found while running, thrown at the next wait.
+ * - `ERR_CAPTURE`: something that cannot be part of a graph, asked for while one is captured.
  * - `ERR_DEVICE`: a device failed while running; thrown at the next wait.
  * - `ERR_BINARY`: the native addon could not be loaded.
  * - `ERR_FILE`: a file that is not what its format demands.
@@ -24,6 +25,7 @@ export type ErrorCode =
   | 'ERR_UNSUPPORTED'
   | 'ERR_OUT_OF_MEMORY'
   | 'ERR_INDEX_RANGE'
+  | 'ERR_CAPTURE'
   | 'ERR_DEVICE'
   | 'ERR_BINARY'
   | 'ERR_FILE';

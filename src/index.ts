@@ -10,12 +10,14 @@ export {
   getThreads,
   type MemoryInfo,
   memory,
+  type PoolInfo,
   setThreads,
   synchronize,
   trimMemory,
 } from './device.ts';
 export type { DType, FloatDType, TensorData } from './dtype.ts';
 export { type ErrorCode, MoeError } from './errors.ts';
+export { capture, Graph } from './graph.ts';
 export { MoELayer, type MoELayerBackward, type NamedTensors } from './layer.ts';
 export type {
   LayerLora,
@@ -80,15 +82,19 @@ export type { ResolvedRouter, RouterGroups, RouterOptions } from './router.ts';
 export type { ExpertChoice, ResolvedCapacity, RouterCapacity, RowsPerExpert } from './router-capacity.ts';
 export type { Annealing, ResolvedNoise, RouterNoise } from './router-noise.ts';
 export type { RouteCall, RoutingRun } from './router-run.ts';
+export { signalStream, streamOf, waitForStream } from './stream.ts';
 export {
   type DeviceName,
   type EmptyOptions,
   empty,
   ones,
+  type PointerOptions,
   Tensor,
   type TensorOptions,
   type TensorSource,
   tensor,
+  tensorFromPointer,
   zeros,
 } from './tensor.ts';
+export { startTimer, Timer } from './timer.ts';
 export { type LoadExpertsOptions, loadExperts } from './weights.ts';

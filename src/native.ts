@@ -9,6 +9,16 @@ export interface NativeTensor {
   readonly __native: 'tensor';
 }
 
+/** A place in a device's order, with the time at which it was reached. */
+export interface NativeStamp {
+  readonly __native: 'stamp';
+}
+
+/** Ops to be run again. */
+export interface NativeGraph {
+  readonly __native: 'graph';
+}
+
 /** Arguments of a native op: tensors by name, enumerations by their index in `Native.enums`, flags and numbers. */
 export type NativeArgs = Record<string, NativeTensor | number | boolean | undefined>;
 
@@ -17,15 +27,21 @@ export interface NativeInfo {
   readonly instructionSets: readonly string[];
   readonly cores: number;
   readonly cuda: string;
-  /** GPUs that ops can run on. */
-  readonly cudaDevices: number;
-  readonly cudaNames: readonly string[];
+  /** GPUs that ops can run on, by the number that CUDA gives them. */
+  readonly gpus: readonly { readonly index: number; readonly name: string }[];
 }
 
 export interface NativeMemory {
   readonly tensors: number;
   readonly bytes: number;
   readonly pooledBytes: number;
+  readonly pinnedBytes: number;
+  readonly pools: readonly {
+    readonly gpu: number;
+    readonly inUse: number;
+    readonly reserved: number;
+    readonly peak: number;
+  }[];
 }
 
 /** Ops the queue runs in order; each checks shapes once more, enqueues and returns. */
@@ -68,6 +84,16 @@ export type Native = Record<NativeOp, (args: NativeArgs) => void> & {
   allocate(device: number, dtype: number, shape: readonly number[]): NativeTensor;
   /** A tensor over the caller's buffer, which is kept alive as long as native code may touch it. */
   wrap(dtype: number, shape: readonly number[], view: ArrayBufferView): NativeTensor;
+  /** A tensor over memory at an address, which the addon checks to be the device's; `owner` is kept alive as long as it is used. */
+  fromPointer(
+    dtype: number,
+    shape: readonly number[],
+    pointer: bigint,
+    device: number,
+    owner: object | undefined,
+  ): NativeTensor;
+  /** The address of a tensor's first element. */
+  pointer(tensor: NativeTensor): bigint;
   /** Another handle on the same memory, or on a part of it: the shape's elements, from element `at` on. */
   view(tensor: NativeTensor, shape: readonly number[], at: number): NativeTensor;
   release(tensor: NativeTensor): void;
@@ -77,6 +103,19 @@ export type Native = Record<NativeOp, (args: NativeArgs) => void> & {
   read(tensor: NativeTensor, into: ArrayBufferView): Promise<void>;
   synchronize(device: number): void;
   finished(device: number): Promise<void>;
+  /** The native stream of a GPU. */
+  stream(device: number): bigint;
+  waitForStream(device: number, stream: bigint): void;
+  signalStream(device: number, stream: bigint): void;
+  stamp(device: number): NativeStamp;
+  /** Between two stamps that have been reached. */
+  milliseconds(device: number, from: NativeStamp, to: NativeStamp): number;
+  /** From here to `endCapture`, the device's ops are collected instead of run. */
+  beginCapture(device: number): void;
+  /** Ends the capture even where it throws what an op was refused for. */
+  endCapture(device: number): NativeGraph;
+  replay(device: number, graph: NativeGraph): void;
+  releaseGraph(graph: NativeGraph): void;
 };
 
 const require = createRequire(import.meta.url);

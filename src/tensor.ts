@@ -76,6 +76,16 @@ export class Tensor implements Disposable {
   }
 
   /**
+   * The address of the first element, for native code: in device memory on a GPU. Valid until the tensor is disposed; what lies
+   * there is what the ops before have written only in the device's order (`streamOf`, `signalStream`, `finished`).
+   * @throws MoeError ERR_DISPOSED, ERR_DETACHED
+   */
+  get pointer(): bigint {
+    const handle = useHandle('tensor', this);
+    return callNative(() => native.pointer(handle));
+  }
+
+  /**
    * A copy of the elements once everything enqueued before has run; the event loop is free meanwhile.
    * @returns Float32Array (float32), Int32Array (int32) or Uint16Array (the bits of bfloat16 and float16), in row-major order
    * @throws MoeError ERR_DISPOSED, ERR_DETACHED at the call; ERR_DEVICE, ERR_INDEX_RANGE (rejection) if an earlier op failed
@@ -242,7 +252,12 @@ export function tensor(
     throw badArgument('ERR_INVALID_ARGUMENT', 'options.copy', `true for ${options.device}`, 'false');
   }
   const out = empty(shape, { dtype: stored, device: options.device });
-  out.write(source);
+  try {
+    out.write(source);
+  } catch (error) {
+    out.dispose();
+    throw error;
+  }
   if (stored === dtype) return out;
   using wide = out;
   return wide.cast(dtype);
@@ -259,6 +274,59 @@ export function empty(shape: readonly number[], options: EmptyOptions = {}): Ten
   const device = options.device ?? 'cpu';
   const handle = callNative(() => native.allocate(deviceId(device), enumIndex('dtype', dtype), shape));
   return adopt(handle, { dtype, shape, device });
+}
+
+/** Where native memory lies, and whose it is. */
+export interface PointerOptions {
+  /** Default `cpu`. */
+  device?: DeviceName;
+  /** Kept alive as long as the tensor, its views or pending ops use the memory. */
+  owner?: object;
+}
+
+/**
+ * A tensor over native memory of the caller's, without a copy: device memory of the GPU named (any of the process's, also managed
+ * memory), or memory of the host. It must stay allocated until the tensor is disposed and the ops that use it have run; an `owner`
+ * that frees it when collected sees to that. Order against streams that also use it is the caller's: `waitForStream`, `signalStream`.
+ * @param pointer address of the first element, a multiple of the dtype's size; kernels move 16-byte packs where it is a multiple
+ * of 16, with the same results. Any address for a tensor of no elements.
+ * @param shape dense, row-major; that so much memory lies there cannot be checked
+ * @throws MoeError ERR_INVALID_ARGUMENT (null, misaligned, an address that CUDA does not know), ERR_DEVICE_MISMATCH (memory of
+ * another device or of the host), ERR_DTYPE, ERR_SHAPE, ERR_UNSUPPORTED
+ */
+export function tensorFromPointer(
+  pointer: bigint,
+  dtype: DType,
+  shape: readonly number[],
+  options: PointerOptions = {},
+): Tensor {
+  checkKeys('options', options, ['device', 'owner']);
+  const { device = 'cpu', owner } = options;
+  checkDevice('options.device', device);
+  checkDType('dtype', dtype);
+  checkShape('shape', shape, dtype);
+  checkAddress('pointer', pointer);
+  if (elementCount(shape) > 0) checkAlignment(pointer, DTYPES[dtype].bytes);
+  if (owner !== undefined && (typeof owner !== 'object' || owner === null) && typeof owner !== 'function')
+    throw badArgument('ERR_INVALID_ARGUMENT', 'options.owner', 'an object', describe(owner));
+  const handle = callNative(() =>
+    native.fromPointer(enumIndex('dtype', dtype), shape, pointer, deviceId(device), owner),
+  );
+  return adopt(handle, { dtype, shape, device });
+}
+
+function checkAlignment(pointer: bigint, bytes: number): void {
+  if (pointer !== 0n && pointer % BigInt(bytes) === 0n) return;
+  const got = pointer === 0n ? 'a null pointer' : `0x${pointer.toString(16)}`;
+  throw badArgument('ERR_INVALID_ARGUMENT', 'pointer', `a multiple of ${bytes} bytes`, got);
+}
+
+/** An address or a native handle. */
+export function checkAddress(name: string, value: unknown): bigint {
+  if (typeof value !== 'bigint' || value < 0n || value >= 2n ** 64n) {
+    throw badArgument('ERR_INVALID_ARGUMENT', name, 'a bigint from 0n to 2n ** 64n - 1n', describe(value));
+  }
+  return value;
 }
 
 /** A tensor of zeros. */
@@ -359,7 +427,7 @@ function checkShape(name: string, shape: unknown, dtype: unknown): void {
   }
 }
 
-const AVAILABLE = new Set(Array.from({ length: native.info().cudaDevices }, (_, index) => `cuda:${index}`));
+const AVAILABLE = new Set(native.info().gpus.map(({ index }) => `cuda:${index}`));
 
 /** The number by which the addon knows a device: 0 the CPU, then the GPUs. */
 export function deviceId(device: DeviceName): number {

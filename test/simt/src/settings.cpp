@@ -16,6 +16,8 @@ void read(const char* name, Number& value) {
 Settings from_environment() {
   Settings found;
   read("MOE_SIMT_CC", found.compute_capability);
+  read("MOE_SIMT_FIRST_CC", found.first_compute_capability);
+  read("MOE_SIMT_DRIVER", found.driver);
   read("MOE_SIMT_SMS", found.multiprocessors);
   read("MOE_SIMT_DEVICES", found.devices);
   read("MOE_SIMT_MEMORY", found.memory);

@@ -14,6 +14,11 @@ namespace {
 
 constexpr int kVersion = 13000;
 
+int compute_capability(int device) {
+  const int first = settings().first_compute_capability;
+  return device == 0 && first != 0 ? first : settings().compute_capability;
+}
+
 bool exists(int device) {
   return device >= 0 && device < static_cast<int>(runtime().devices.size());
 }
@@ -27,6 +32,8 @@ struct EntryPoint {
 
 cudaError_t cudaGetDeviceCount(int* count) {
   if (count == nullptr) return result(cudaErrorInvalidValue);
+  *count = 0;
+  if (settings().driver < kVersion) return result(cudaErrorInsufficientDriver);
   *count = static_cast<int>(runtime().devices.size());
   return result(*count == 0 ? cudaErrorNoDevice : cudaSuccess);
 }
@@ -59,7 +66,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   const DeviceLimits limits = device_limits();
   *properties = {};
   std::snprintf(properties->name, sizeof properties->name, "SIMT emulation, sm_%d",
-                settings().compute_capability);
+                compute_capability(device));
   properties->uuid.bytes[0] = static_cast<char>(device + 1);
   properties->totalGlobalMem = settings().memory;
   properties->sharedMemPerBlock = limits.shared_per_block;
@@ -73,8 +80,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   properties->maxBlocksPerMultiProcessor = limits.blocks_per_multiprocessor;
   std::copy_n(limits.block_size, 3, properties->maxThreadsDim);
   std::copy_n(limits.grid_size, 3, properties->maxGridSize);
-  properties->major = settings().compute_capability / 10;
-  properties->minor = settings().compute_capability % 10;
+  properties->major = compute_capability(device) / 10;
+  properties->minor = compute_capability(device) % 10;
   properties->multiProcessorCount = settings().multiprocessors;
   properties->pciBusID = device + 1;
   properties->memoryBusWidth = 5120;
@@ -146,12 +153,14 @@ cudaError_t cudaDeviceGetPCIBusId(char* text, int length, int device) {
 
 cudaError_t cudaDriverGetVersion(int* version) {
   if (version == nullptr) return result(cudaErrorInvalidValue);
-  *version = kVersion;
+  *version = settings().driver;
   return cudaSuccess;
 }
 
 cudaError_t cudaRuntimeGetVersion(int* version) {
-  return cudaDriverGetVersion(version);
+  if (version == nullptr) return result(cudaErrorInvalidValue);
+  *version = kVersion;
+  return cudaSuccess;
 }
 
 cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {

@@ -1,0 +1,85 @@
+#include "binding/order.h"
+
+#include <memory>
+
+#include "binding/environment.h"
+#include "binding/tensors.h"
+
+namespace moe::binding {
+namespace {
+
+// A share of a native object, which goes with the JavaScript one.
+template <class T>
+Napi::Value wrapped(Napi::Env env, std::shared_ptr<T> object) {
+  return Napi::External<std::shared_ptr<T>>::New(
+      env, new std::shared_ptr<T>(std::move(object)),
+      [](Napi::BasicEnv, std::shared_ptr<T>* share) { delete share; });
+}
+
+template <class T>
+std::shared_ptr<T>& unwrapped(const Napi::Value& value) {
+  return *value.As<Napi::External<std::shared_ptr<T>>>().Data();
+}
+
+// The queue of the device that the first argument names.
+Queue& queue_of(const Napi::CallbackInfo& info) {
+  return Environment::of(info.Env()).queue(info[0].As<Napi::Number>().Int32Value());
+}
+
+Napi::Value stream(const Napi::CallbackInfo& info) {
+  return from_address(info.Env(), queue_of(info).stream());
+}
+
+Napi::Value wait_for_stream(const Napi::CallbackInfo& info) {
+  queue_of(info).wait_for_stream(to_address(info[1]));
+  return info.Env().Undefined();
+}
+
+Napi::Value signal_stream(const Napi::CallbackInfo& info) {
+  queue_of(info).signal_stream(to_address(info[1]));
+  return info.Env().Undefined();
+}
+
+Napi::Value stamp(const Napi::CallbackInfo& info) {
+  return wrapped(info.Env(), queue_of(info).stamp());
+}
+
+Napi::Value milliseconds(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(
+      info.Env(), queue_of(info).milliseconds(*unwrapped<Stamp>(info[1]), *unwrapped<Stamp>(info[2])));
+}
+
+Napi::Value begin_capture(const Napi::CallbackInfo& info) {
+  queue_of(info).begin_capture();
+  return info.Env().Undefined();
+}
+
+Napi::Value end_capture(const Napi::CallbackInfo& info) {
+  return wrapped(info.Env(), queue_of(info).end_capture());
+}
+
+Napi::Value replay(const Napi::CallbackInfo& info) {
+  queue_of(info).replay(*unwrapped<Graph>(info[1]));
+  return info.Env().Undefined();
+}
+
+Napi::Value release_graph(const Napi::CallbackInfo& info) {
+  unwrapped<Graph>(info[0]).reset();
+  return info.Env().Undefined();
+}
+
+}  // namespace
+
+void export_order(Napi::Env env, Napi::Object exports) {
+  exports.Set("stream", Napi::Function::New(env, guarded<stream>));
+  exports.Set("waitForStream", Napi::Function::New(env, guarded<wait_for_stream>));
+  exports.Set("signalStream", Napi::Function::New(env, guarded<signal_stream>));
+  exports.Set("stamp", Napi::Function::New(env, guarded<stamp>));
+  exports.Set("milliseconds", Napi::Function::New(env, guarded<milliseconds>));
+  exports.Set("beginCapture", Napi::Function::New(env, guarded<begin_capture>));
+  exports.Set("endCapture", Napi::Function::New(env, guarded<end_capture>));
+  exports.Set("replay", Napi::Function::New(env, guarded<replay>));
+  exports.Set("releaseGraph", Napi::Function::New(env, guarded<release_graph>));
+}
+
+}  // namespace moe::binding

@@ -1,0 +1,35 @@
+// What the CUDA backend tells of itself: the GPUs that it found, and the memory that it keeps. In a build
+// without it, cuda/absent.cpp answers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace moe::cuda {
+
+struct Gpu {
+  int index;  // CUDA's own: GPUs that are too old for the kernels leave gaps
+  std::string name;
+};
+
+// The GPUs that ops can run on.
+const std::vector<Gpu>& gpus();
+// One sentence: every GPU found and what keeps the rest from being used, or what is missing.
+const char* describe();
+
+// The driver's pool of device memory, which the whole process shares, in bytes.
+struct PoolUse {
+  int gpu;
+  uint64_t in_use, reserved, peak;
+};
+
+// Of the GPUs that a queue was made for.
+std::vector<PoolUse> pools();
+// Page-locked host memory that is kept for the next copies.
+size_t pinned_bytes();
+// Gives back what neither tensors nor pending work use.
+void trim_pools();
+
+}  // namespace moe::cuda
