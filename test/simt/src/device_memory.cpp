@@ -62,14 +62,14 @@ void* DeviceMemory::allocate(size_t bytes, MemoryKind kind, int device, bool poo
   return base;
 }
 
-void DeviceMemory::count_in(Allocation& allocation) {
-  live_.insert(&allocation);
+void DeviceMemory::count_in(const Allocation& allocation) {
+  if (allocation.bytes % kAlignment != 0) rounded_.insert(&allocation);
   used_[{allocation.kind, allocation.device}] += allocation.bytes;
   if (allocation.pooled) pooled_[allocation.device] += allocation.bytes;
 }
 
-void DeviceMemory::count_out(Allocation& allocation) {
-  live_.erase(&allocation);
+void DeviceMemory::count_out(const Allocation& allocation) {
+  rounded_.erase(&allocation);
   used_[{allocation.kind, allocation.device}] -= allocation.bytes;
   if (allocation.pooled) pooled_[allocation.device] -= allocation.bytes;
 }
@@ -162,7 +162,7 @@ std::string DeviceMemory::describe(const void* address) const {
 
 std::optional<std::string> DeviceMemory::find_overrun() {
   const std::lock_guard hold(lock_);
-  for (const Allocation* const each : live_) {
+  for (const Allocation* const each : rounded_) {
     unsigned char* const end = each->base + each->bytes;
     unsigned char* const rounded = each->base + round_up(each->bytes, kAlignment);
     if (std::all_of(end, rounded, [](unsigned char byte) { return byte == kPoison; })) continue;
