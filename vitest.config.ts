@@ -66,6 +66,7 @@ function emulatedProjects() {
       test: {
         ...shared,
         name: `cuda:0 emulated, capability ${capability}, schedule ${seed}`,
+        testTimeout: 300_000,
         include: DEVICE_SUITES,
         env: {
           ...emulated,
