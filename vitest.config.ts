@@ -1,14 +1,37 @@
-// The test suites: everything on the instruction set chosen for this processor, the kernels' own on every other one it runs.
+// The test suites: everything on the instruction set chosen for this processor, the kernels' own on every other one it runs,
+// and what runs on every device once more on an emulated GPU, under several schedules.
 
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { availableParallelism } from 'node:os';
+import { resolve } from 'node:path';
 import { defineConfig } from 'vitest/config';
 import type { Native } from './src/native.ts';
+
+const CONFORMANCE = 'test/conformance';
 
 /** What depends on the instruction set. */
 const KERNEL_SUITES = [
   ...['grouped-matmul', 'activation', 'route', 'permute', 'layer', 'layouts', 'lora', 'shared', 'golden'],
   'determinism',
+].map(suite => `${CONFORMANCE}/${suite}.test.ts`);
+
+/** What runs on every device imports the list of them. */
+const DEVICE_SUITES = readdirSync(resolve(import.meta.dirname, CONFORMANCE))
+  .map(file => `${CONFORMANCE}/${file}`)
+  .filter(file => readFileSync(resolve(import.meta.dirname, file), 'utf8').includes('/support/targets.ts'));
+
+/**
+ * Under odd seeds half of the asynchronous copies complete at once, under even ones none before it must; a device of compute
+ * capability 8.0 has the kernels that a newer one leaves aside.
+ */
+const SCHEDULES = [
+  { seed: 0, capability: 90 },
+  { seed: 1, capability: 80 },
+  { seed: 2, capability: 80 },
+  { seed: 3, capability: 90 },
 ];
+const EMULATED = resolve(import.meta.dirname, 'build/simt/Release/moe_kernels.node');
 
 const shared = {
   pool: 'forks' as const,
@@ -19,26 +42,69 @@ const shared = {
 /** Native memory starts as NaN, so that an element which a kernel leaves unwritten fails every comparison. */
 const env = { MOE_KERNELS_POISON: '1' };
 
+const { MOE_KERNELS_BINARY: chosenBinary, MOE_KERNELS_TEST_DEVICES: chosenDevices } = process.env;
 const require = createRequire(import.meta.url);
-const binary: string =
-  process.env.MOE_KERNELS_BINARY ?? require('node-gyp-build').resolve(import.meta.dirname);
+const binary: string = chosenBinary ?? require('node-gyp-build').resolve(import.meta.dirname);
 const { instructionSet, instructionSets } = (require(binary) as Native).info();
+
+/** On a chosen device the processor's instruction sets play no part. */
+const otherSets = chosenDevices ? [] : instructionSets.filter(name => name !== instructionSet);
+const instructionSetProjects = otherSets.map(name => ({
+  test: { ...shared, name, include: KERNEL_SUITES, env: { ...env, MOE_KERNELS_ISA: name } },
+}));
+
+function emulatedProjects() {
+  if (chosenBinary || chosenDevices) return [];
+  if (!existsSync(EMULATED)) {
+    console.warn(`No tests on the emulated GPU: ${EMULATED} is missing, which npm run build:simt makes.`);
+    return [];
+  }
+  const launchLog = `${EMULATED}.launched`;
+  const emulated = { ...env, MOE_KERNELS_BINARY: EMULATED, MOE_KERNELS_TEST_DEVICES: 'cuda:0' };
+  return [
+    ...SCHEDULES.map(({ seed, capability }) => ({
+      test: {
+        ...shared,
+        name: `cuda:0 emulated, capability ${capability}, schedule ${seed}`,
+        testTimeout: 300_000,
+        include: DEVICE_SUITES,
+        env: {
+          ...emulated,
+          MOE_SIMT_SEED: `${seed}`,
+          MOE_SIMT_CC: `${capability}`,
+          MOE_SIMT_LAUNCH_LOG: launchLog,
+        },
+      },
+    })),
+    {
+      test: {
+        ...shared,
+        name: 'cuda:0 emulated, every kernel',
+        include: ['test/simt/every-kernel.test.ts'],
+        globalSetup: 'test/simt/forget-launches.ts',
+        // After all that launch kernels.
+        sequence: { groupOrder: 1 },
+        env: { ...emulated, MOE_SIMT_LAUNCH_LOG: launchLog },
+      },
+    },
+  ];
+}
 
 export default defineConfig({
   test: {
+    maxWorkers: availableParallelism(),
     projects: [
-      { test: { ...shared, env, name: instructionSet, include: ['test/**/*.test.ts'] } },
-      // On a chosen device the processor's instruction sets play no part.
-      ...(process.env.MOE_KERNELS_TEST_DEVICES ? [] : instructionSets)
-        .filter(name => name !== instructionSet)
-        .map(name => ({
-          test: {
-            ...shared,
-            env: { ...env, MOE_KERNELS_ISA: name },
-            name,
-            include: KERNEL_SUITES.map(suite => `test/conformance/${suite}.test.ts`),
-          },
-        })),
+      {
+        test: {
+          ...shared,
+          env,
+          name: instructionSet,
+          include: ['test/**/*.test.ts'],
+          exclude: ['test/simt/**'],
+        },
+      },
+      ...instructionSetProjects,
+      ...emulatedProjects(),
     ],
   },
 });

@@ -3,6 +3,15 @@ import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 
+const SIMT_CONFIGURE = [
+  'cmake-js',
+  'configure',
+  '--out',
+  'build/simt',
+  '--CDMOE_SIMT=ON',
+  '--CDMOE_CUDA=OFF',
+];
+
 const write = process.argv.includes('--write');
 const listed = execFileSync('git', ['ls-files', '*.h', '*.cpp', '*.cu', '*.cuh'], { encoding: 'utf8' }).split(
   '\n',
@@ -17,10 +26,13 @@ const formatted = await run('npx', [
 const clean = write || (await tidy());
 process.exitCode = formatted && clean ? 0 : 1;
 
-/** One clang-tidy per core over the sources of the addon and of the native tests, as they were last configured. */
+/** One clang-tidy per core over the sources of the addon, of the native tests, and of CUDA as the emulator compiles it. */
 async function tidy() {
   const waiting = [
-    ...(await compiledIn('build', 'npx', ['cmake-js', 'configure', '--CDMOE_CUDA=OFF'])),
+    ...(await compiledIn('build', 'npx', ['cmake-js', 'configure', '--CDMOE_CUDA=OFF'])).filter(
+      ({ file }) => !file.includes('/cuda/'),
+    ),
+    ...(await compiledIn('build/simt', 'npx', SIMT_CONFIGURE)).filter(({ file }) => file.includes('/cuda/')),
     ...(await compiledIn('build/native', 'cmake', ['--preset', 'native'])).filter(({ file }) =>
       file.includes('/test/native/'),
     ),

@@ -1,10 +1,9 @@
 // `moe-kernels verify`: what holds, what does not, and the exit codes that say so.
 
-import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { ACTIVATIONS } from '../../src/index.ts';
 import { type ActivationForm, CLAMPS } from '../support/activations.ts';
-import { GOLDEN_CASES, readGolden } from '../support/golden.ts';
+import { GOLDEN_CASES, goldenPath, readGolden } from '../support/golden.ts';
 import { LAYERS } from '../support/layers.ts';
 import { ROUTERS, type RouterVariant, routerTitle } from '../support/routers.ts';
 import { jsonLines, run } from './support/command.ts';
@@ -13,9 +12,7 @@ import { temporaryFiles } from './support/safetensors.ts';
 
 const { folder, write } = temporaryFiles();
 const TENSORS = goldenTensors();
-const GOLDEN = GOLDEN_CASES.map(name =>
-  fileURLToPath(new URL(`../golden/${name}.safetensors`, import.meta.url)),
-);
+const GOLDEN = GOLDEN_CASES.map(goldenPath);
 const DTYPES = ['float32', 'bfloat16', 'float16'];
 
 interface Report {

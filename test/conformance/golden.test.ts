@@ -1,14 +1,16 @@
 // Layers that others wrote: forward and backward through the fused ops, through the separate ones, and the reference.
 
 import { describe, expect, test } from 'vitest';
+import { readGolden as readGoldenFile } from '../../src/golden.ts';
+import { verifyCase } from '../../src/verify.ts';
 import { referenceMoe } from '../reference/moe.ts';
 import { expectClose } from '../support/compare.ts';
-import { GOLDEN_CASES, type GoldenCase, readGolden } from '../support/golden.ts';
+import { GOLDEN_CASES, type GoldenCase, goldenPath, readGolden } from '../support/golden.ts';
 import { type LayerInputs, layerInputs, runLayer } from '../support/layer.ts';
 import { LAYERS, LAYOUTS, SHARED } from '../support/layers.ts';
 import { PROJECTIONS, ROUTERS } from '../support/routers.ts';
 import { runSeparateOps } from '../support/separate-ops.ts';
-import { DEVICES } from '../support/targets.ts';
+import { DEVICES, DTYPES } from '../support/targets.ts';
 import { download } from '../support/tensors.ts';
 
 const FORWARD_BOUND = 1e-5;
@@ -100,19 +102,26 @@ describe.each(GOLDEN_CASES)('golden case %s', name => {
     expectGolden(golden, referenceMoe(golden.config, parameters, inputs.x, inputs.dy));
   });
 
-  test.each(DEVICES)('fused ops on %s', device => {
-    expectGolden(golden, download(runLayer(inputs, { device })));
-  });
+  describe.each(DEVICES)('on %s', device => {
+    test('fused ops', () => {
+      expectGolden(golden, download(runLayer(inputs, { device })));
+    });
 
-  test('separate ops', () => {
-    const fused = download(runLayer(inputs));
-    const separate = runSeparateOps(inputs);
-    expectGolden(golden, separate);
-    expectSame(separate, fused);
-  });
+    test('separate ops', () => {
+      const fused = download(runLayer(inputs, { device }));
+      const separate = runSeparateOps(inputs, { device });
+      expectGolden(golden, separate);
+      expectSame(separate, fused);
+    });
 
-  test('recompute', () => {
-    expectGolden(golden, download(runLayer(inputs, { save: 'recompute' })));
+    test('recompute', () => {
+      expectGolden(golden, download(runLayer(inputs, { device, save: 'recompute' })));
+    });
+
+    test.each(DTYPES)('by the rule of verify in %s', async dtype => {
+      const comparisons = await verifyCase(await readGoldenFile(goldenPath(name)), { device, dtype });
+      expect(comparisons.filter(({ holds }) => !holds)).toEqual([]);
+    });
   });
 });
 
@@ -120,10 +129,12 @@ const SEPARABLE = [...LAYERS, ...LAYOUTS, ...SHARED].filter(
   ({ given, separate, lora }) => !given && !separate && !lora,
 );
 const ROUTED = [...ROUTERS, ...PROJECTIONS].map(router => ({ router }));
-test.each([...SEPARABLE, ...ROUTED])('fused and separate ops: %o', layer => {
-  const sizes = { tokens: 42, hidden: 19, intermediate: 13, experts: 6, topK: 2, bias: true };
-  const inputs = layerInputs({ ...sizes, ...layer }, 'float32');
-  const fused = download(runLayer(inputs));
-  expectSame(runSeparateOps(inputs), fused);
-  expectSame(runSeparateOps(inputs, { padded: true }), fused);
+describe.each(DEVICES)('on %s', device => {
+  test.each([...SEPARABLE, ...ROUTED])('fused and separate ops: %o', layer => {
+    const sizes = { tokens: 42, hidden: 19, intermediate: 13, experts: 6, topK: 2, bias: true };
+    const inputs = layerInputs({ ...sizes, ...layer }, 'float32');
+    const fused = download(runLayer(inputs, { device }));
+    expectSame(runSeparateOps(inputs, { device }), fused);
+    expectSame(runSeparateOps(inputs, { device, padded: true }), fused);
+  });
 });

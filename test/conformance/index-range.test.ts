@@ -3,6 +3,7 @@
 
 import { describe, expect, test } from 'vitest';
 import {
+  type DeviceName,
   type Dispatch,
   dispatch,
   finished,
@@ -16,7 +17,6 @@ import {
   route,
   routeBackward,
   synchronize,
-  type Tensor,
   unpermute,
   unpermuteBackward,
 } from '../../src/index.ts';
@@ -27,30 +27,33 @@ import { download, free, upload } from '../support/tensors.ts';
 
 const [T, H, E, K] = [3, 4, 3, 2];
 const INT_MIN = -(2 ** 31);
-const floats = (...shape: number[]) =>
-  upload(seeded(1).normals(shape.reduce((a, b) => a * b)), shape, 'float32');
-const ints = (values: number[], ...shape: number[]) => upload(values, shape, 'int32');
-const experts = (last: number) => ints([0, 1, 2, 0, 1, last], T, K);
-const permutation = (rowSlot: number[], slotRow: number[]): Dispatch => ({
-  offsets: ints([0, 2, 4, 6], E + 1),
-  rowSlot: ints(rowSlot, T * K),
-  slotRow: ints(slotRow, T, K),
-});
 const IN_ORDER = [0, 1, 2, 3, 4, 5];
-const matmul = (offsets: Tensor) => ({
-  rows: floats(6, H),
-  weight: floats(E, 5, H),
-  dOut: floats(6, 5),
-  offsets,
-});
 
-function givenLayer(last: number) {
-  const layer = { tokens: T, hidden: H, intermediate: 3, experts: E, topK: K };
-  const inputs = layerInputs(
-    { ...layer, given: (t, k) => (t === T - 1 && k === K - 1 ? last : (t + k) % E) },
-    'float32',
-  );
-  return { ...uploadLayer(inputs), activation: 'swiglu' as const };
+function inputsOn(device: DeviceName) {
+  const floats = (...shape: number[]) =>
+    upload(seeded(1).normals(shape.reduce((a, b) => a * b)), shape, 'float32', device);
+  const ints = (values: number[], ...shape: number[]) => upload(values, shape, 'int32', device);
+  const experts = (last: number) => ints([0, 1, 2, 0, 1, last], T, K);
+  const permutation = (rowSlot: number[], slotRow: number[]): Dispatch => ({
+    offsets: ints([0, 2, 4, 6], E + 1),
+    rowSlot: ints(rowSlot, T * K),
+    slotRow: ints(slotRow, T, K),
+  });
+  const matmul = (offsets: number[]) => ({
+    rows: floats(6, H),
+    weight: floats(E, 5, H),
+    dOut: floats(6, 5),
+    offsets: ints(offsets, E + 1),
+  });
+  const givenLayer = (last: number) => {
+    const layer = { tokens: T, hidden: H, intermediate: 3, experts: E, topK: K };
+    const given = (t: number, k: number) => (t === T - 1 && k === K - 1 ? last : (t + k) % E);
+    return {
+      ...uploadLayer(layerInputs({ ...layer, given }, 'float32'), device),
+      activation: 'swiglu' as const,
+    };
+  };
+  return { floats, experts, permutation, matmul, givenLayer };
 }
 
 const BAD_IDS = [E, -1, 2 ** 31 - 1, INT_MIN];
@@ -69,15 +72,18 @@ const BAD_ROWS = [
   [0, 1, 2 ** 31 - 1, 3, 4, 5],
 ];
 
-type Run = () => unknown;
+type Run = (inputs: ReturnType<typeof inputsOn>) => unknown;
 const CASES: [title: string, run: Run][] = [
   ...BAD_IDS.flatMap((id): [string, Run][] => [
-    [`dispatch, expert ${id}`, () => dispatch({ indices: experts(id), experts: E })],
-    [`permute, expert ${id}`, () => permute({ x: floats(T, H), indices: experts(id), experts: E })],
-    [`moeForward, expert ${id}`, () => moeForward(givenLayer(id)).y],
+    [`dispatch, expert ${id}`, ({ experts }) => dispatch({ indices: experts(id), experts: E })],
+    [
+      `permute, expert ${id}`,
+      ({ floats, experts }) => permute({ x: floats(T, H), indices: experts(id), experts: E }),
+    ],
+    [`moeForward, expert ${id}`, ({ givenLayer }) => moeForward(givenLayer(id)).y],
     [
       `moeForward and moeBackward, expert ${id}`,
-      () => {
+      ({ floats, givenLayer }) => {
         const { y, saved } = moeForward({ ...givenLayer(id), save: 'activations' });
         const gradients = moeBackward({ dy: floats(T, H), saved: saved! });
         saved!.dispose();
@@ -86,7 +92,7 @@ const CASES: [title: string, run: Run][] = [
     ],
     [
       `routeBackward, expert ${id}`,
-      () => {
+      ({ floats }) => {
         const routing = route({ logits: floats(T, E), topK: K });
         routing.indices.write(Int32Array.of(0, 1, 2, 0, 1, id));
         return { routing, gradients: routeBackward({ routing, dWeights: floats(T, K) }) };
@@ -95,47 +101,68 @@ const CASES: [title: string, run: Run][] = [
   ]),
   ...BAD_IDS.map((id): [string, Run] => [
     `route, given expert ${id}`,
-    () => route({ logits: floats(T, E), topK: K, indices: experts(id) }),
+    ({ floats, experts }) => route({ logits: floats(T, E), topK: K, indices: experts(id) }),
   ]),
-  ['dispatch, fewer rows than slots', () => dispatch({ indices: experts(2), experts: E, rows: 5 })],
-  ['dispatch, no rows', () => dispatch({ indices: experts(2), experts: E, rows: 0 })],
+  [
+    'dispatch, fewer rows than slots',
+    ({ experts }) => dispatch({ indices: experts(2), experts: E, rows: 5 }),
+  ],
+  ['dispatch, no rows', ({ experts }) => dispatch({ indices: experts(2), experts: E, rows: 0 })],
   [
     'dispatch, an expert with more slots than rows',
-    () => dispatch({ indices: experts(1), experts: E, rowsPerExpert: 2 }),
+    ({ experts }) => dispatch({ indices: experts(1), experts: E, rowsPerExpert: 2 }),
   ],
   [
     'permute, an expert with more slots than rows',
-    () => permute({ x: floats(T, H), indices: experts(1), experts: E, rowsPerExpert: 2 }),
+    ({ floats, experts }) => permute({ x: floats(T, H), indices: experts(1), experts: E, rowsPerExpert: 2 }),
   ],
   ...[E + 2, -1].map((id): [string, Run] => [
     `dispatch, expert ${id} with two identity experts`,
-    () => dispatch({ indices: experts(id), experts: E, identityExperts: 2 }),
+    ({ experts }) => dispatch({ indices: experts(id), experts: E, identityExperts: 2 }),
   ]),
   ...BAD_OFFSETS.flatMap((values): [string, Run][] => {
-    const args = () => matmul(ints(values, E + 1));
     const of = `offsets ${values.join(', ')}`;
     return [
-      [`groupedMatmul, ${of}`, () => (({ dOut: _, ...rest }) => groupedMatmul(rest))(args())],
-      [`groupedMatmulDgrad, ${of}`, () => (({ rows: _, ...rest }) => groupedMatmulDgrad(rest))(args())],
-      [`groupedMatmulWgrad, ${of}`, () => (({ weight: _, ...rest }) => groupedMatmulWgrad(rest))(args())],
+      [
+        `groupedMatmul, ${of}`,
+        ({ matmul }) => (({ dOut: _, ...rest }) => groupedMatmul(rest))(matmul(values)),
+      ],
+      [
+        `groupedMatmulDgrad, ${of}`,
+        ({ matmul }) => (({ rows: _, ...rest }) => groupedMatmulDgrad(rest))(matmul(values)),
+      ],
+      [
+        `groupedMatmulWgrad, ${of}`,
+        ({ matmul }) => (({ weight: _, ...rest }) => groupedMatmulWgrad(rest))(matmul(values)),
+      ],
     ];
   }),
   ...BAD_ROWS.flatMap((values): [string, Run][] => {
-    const slotRows = () => permutation(IN_ORDER, values);
-    const rowSlots = () => permutation(values, IN_ORDER);
     const of = values.join(', ');
     return [
-      [`unpermute, rows ${of}`, () => unpermute({ rows: floats(6, H), dispatch: slotRows() })],
-      [`permuteBackward, rows ${of}`, () => permuteBackward({ dRows: floats(6, H), dispatch: slotRows() })],
-      [`unpermuteBackward, slots ${of}`, () => unpermuteBackward({ dy: floats(T, H), dispatch: rowSlots() })],
+      [
+        `unpermute, rows ${of}`,
+        ({ floats, permutation }) =>
+          unpermute({ rows: floats(6, H), dispatch: permutation(IN_ORDER, values) }),
+      ],
+      [
+        `permuteBackward, rows ${of}`,
+        ({ floats, permutation }) =>
+          permuteBackward({ dRows: floats(6, H), dispatch: permutation(IN_ORDER, values) }),
+      ],
+      [
+        `unpermuteBackward, slots ${of}`,
+        ({ floats, permutation }) =>
+          unpermuteBackward({ dy: floats(T, H), dispatch: permutation(values, IN_ORDER) }),
+      ],
     ];
   }),
 ];
 
-function expectQueueWorks(): void {
-  const { indices } = download(route({ logits: upload([1, 3, 2], [1, 3], 'float32'), topK: 2 }));
+function expectQueueWorks(device: DeviceName): void {
+  const { indices } = download(route({ logits: upload([1, 3, 2], [1, 3], 'float32', device), topK: 2 }));
   expect([...indices]).toEqual([1, 2]);
-  synchronize();
+  synchronize(device);
 }
 
 const RANGE = {
@@ -145,9 +172,12 @@ const RANGE = {
 };
 
 describe.each(DEVICES)('index range on %s', device => {
+  const inputs = inputsOn(device);
+  const { experts, floats, permutation, matmul } = inputs;
+
   test.each(CASES)('%s', (_, run) => {
     synchronize(device);
-    const result = run();
+    const result = run(inputs);
     let caught: unknown;
     try {
       synchronize(device);
@@ -156,14 +186,14 @@ describe.each(DEVICES)('index range on %s', device => {
     }
     expect(caught).toMatchObject(RANGE);
     free(result);
-    expectQueueWorks();
+    expectQueueWorks(device);
   });
 
   test('identity experts and rows past the last that is used are no errors', () => {
     const results = [
       dispatch({ indices: experts(E + 1), experts: E, identityExperts: 2 }),
       unpermute({ rows: floats(6, H), dispatch: permutation([0, 1, 3, 5, -1, -1], [0, 1, -1, 2, -2, 3]) }),
-      groupedMatmul((({ dOut: _, ...rest }) => rest)(matmul(ints([0, 2, 4, 5], E + 1)))),
+      groupedMatmul((({ dOut: _, ...rest }) => rest)(matmul([0, 2, 4, 5]))),
       dispatch({ indices: experts(2), experts: E, rowsPerExpert: 2 }),
       dispatch({ indices: experts(E), experts: E, identityExperts: 1, rows: 5 }),
     ];
@@ -178,20 +208,20 @@ describe.each(DEVICES)('index range on %s', device => {
     await expect(finished(device)).rejects.toMatchObject(RANGE);
     await finished(device);
     free(result);
-    expectQueueWorks();
+    expectQueueWorks(device);
   });
 
   test('data() rejects', async () => {
     const result = bad();
     await expect(result.offsets.data()).rejects.toMatchObject(RANGE);
     free(result);
-    expectQueueWorks();
+    expectQueueWorks(device);
   });
 
   test('dataSync() throws', () => {
     const result = bad();
     expect(() => result.offsets.dataSync()).toThrow(expect.objectContaining(RANGE));
     free(result);
-    expectQueueWorks();
+    expectQueueWorks(device);
   });
 });

@@ -4,11 +4,12 @@ import { describe, expect, test } from 'vitest';
 import { backendInfo, devices, empty, Tensor, tensor, zeros } from '../../src/index.ts';
 import { decode, encode } from '../support/dtypes.ts';
 import { seeded } from '../support/random.ts';
-import { DTYPES } from '../support/targets.ts';
+import { DEVICES, DTYPES } from '../support/targets.ts';
 import { download, upload } from '../support/tensors.ts';
 
-test('native memory is poisoned in these tests', () => {
-  for (const dtype of DTYPES) expect(download(empty([1000], { dtype })).every(Number.isNaN)).toBe(true);
+test.each(DEVICES)('native memory of %s is poisoned in these tests', device => {
+  for (const dtype of DTYPES)
+    expect(download(empty([1000], { dtype, device })).every(Number.isNaN)).toBe(true);
 });
 
 test('the device says what it is', () => {
@@ -46,7 +47,7 @@ function hardNumbers(): Float32Array {
   return Float32Array.from([...new Float32Array(words.buffer), ...near, ...near.map(x => -x), ...special]);
 }
 
-describe('conversions', () => {
+describe.each(DEVICES)('conversions on %s', device => {
   const numbers = hardNumbers();
   /** NaN as one NaN: its bits are nobody's promise. */
   const canonical = (values: Float64Array) => values.map(value => (Number.isNaN(value) ? NaN : value));
@@ -54,7 +55,7 @@ describe('conversions', () => {
   test.each(['bfloat16', 'float16'] as const)(
     'float32 to %s rounds to nearest even, and back is exact',
     dtype => {
-      const narrow = upload(numbers, [numbers.length], 'float32').cast(dtype);
+      const narrow = upload(numbers, [numbers.length], 'float32', device).cast(dtype);
       const bits = narrow.dataSync();
       const expected = encode(dtype, numbers);
       for (const [i, value] of numbers.entries()) {
@@ -64,49 +65,54 @@ describe('conversions', () => {
       const wide = download(narrow.cast('float32'));
       expect(canonical(wide)).toEqual(canonical(decode(dtype, expected)));
       narrow.dispose();
-      const given = tensor(numbers, [numbers.length], { dtype });
+      const given = tensor(numbers, [numbers.length], { dtype, device });
       expect(canonical(download(given))).toEqual(canonical(decode(dtype, expected)));
     },
   );
 
   test.each(['bfloat16', 'float16'] as const)('every %s is exact in float32', dtype => {
     const bits = Uint16Array.from({ length: 2 ** 16 }, (_, i) => i);
-    const source = tensor(bits, [2 ** 8, 2 ** 8], { dtype });
+    const source = tensor(bits, [2 ** 8, 2 ** 8], { dtype, device });
     expect(canonical(download(source.cast('float32')))).toEqual(canonical(decode(dtype, bits)));
     source.dispose();
   });
 
   test('between the 16-bit dtypes, by way of float32', () => {
     const values = seeded(2).normals(5000, 300);
-    const half = upload(values, [5000], 'float16');
+    const half = upload(values, [5000], 'float16', device);
     const expected = decode('bfloat16', encode('bfloat16', decode('float16', encode('float16', values))));
     expect(download(half.cast('bfloat16'))).toEqual(expected);
   });
 
+  test('to int32: ties to even, what does not fit to the nearest that does, NaN to 0', () => {
+    const source = upload([0.5, 1.5, -2.5, 1e30, -1e30, NaN], [6], 'float32', device);
+    expect([...download(source.cast('int32'))]).toEqual([0, 2, -2, 2 ** 31 - 1, -(2 ** 31), 0]);
+  });
+
   test('int32 to float32 and back', () => {
     const integers = [0, 1, -1, 2 ** 24, -(2 ** 24), 123_456];
-    const source = upload(integers, [6], 'int32');
+    const source = upload(integers, [6], 'int32', device);
     const wide = source.cast('float32');
     expect([...download(wide.cast('int32'))]).toEqual(integers);
     expect([...download(wide)]).toEqual(integers);
   });
 });
 
-describe('contents', () => {
+describe.each(DEVICES)('contents on %s', device => {
   test.each([...DTYPES, 'int32'] as const)('%s: written, overwritten, copied out', async dtype => {
     const values = [3, -1, 0, 7, 2, -8];
-    using t = tensor(values, [2, 3], { dtype });
+    using t = tensor(values, [2, 3], { dtype, device });
     expect(decode(dtype, await t.data())).toEqual(Float64Array.from(values));
     expect([...(await t.float32())]).toEqual(values);
     t.write(encode(dtype, values.toReversed()));
     expect(decode(dtype, t.dataSync())).toEqual(Float64Array.from(values.toReversed()));
-    expect(t.toString()).toBe(`Tensor(${dtype} [2, 3] on cpu)`);
+    expect(t.toString()).toBe(`Tensor(${dtype} [2, 3] on ${device})`);
     expect(t.byteLength).toBe(6 * (dtype === 'bfloat16' || dtype === 'float16' ? 2 : 4));
   });
 
   test('write copies at the call', () => {
     const source = Float32Array.of(1, 2, 3);
-    using t = empty([3]);
+    using t = empty([3], { device });
     t.write(source);
     source.fill(9);
     expect([...t.dataSync()]).toEqual([1, 2, 3]);
@@ -114,7 +120,7 @@ describe('contents', () => {
 
   test.each(DTYPES)('zeros in %s, of any rank', dtype => {
     for (const shape of [[], [0], [3, 0, 2], [5], [1, 2, 3, 4, 1, 1, 1, 2]]) {
-      const t = zeros(shape, { dtype });
+      const t = zeros(shape, { dtype, device });
       expect(t.shape).toEqual(shape);
       expect(t.size).toBe(shape.reduce((a, b) => a * b, 1));
       expect(download(t)).toEqual(new Float64Array(t.size));
@@ -122,16 +128,16 @@ describe('contents', () => {
   });
 
   test('a scalar and a tensor without elements', async () => {
-    const scalar = upload([4], [], 'float32');
+    const scalar = upload([4], [], 'float32', device);
     expect(scalar.shape).toEqual([]);
     expect([...(await scalar.data())]).toEqual([4]);
-    const none = upload([], [0, 7], 'bfloat16');
+    const none = upload([], [0, 7], 'bfloat16', device);
     expect((await none.data()).length).toBe(0);
     expect(none).toBeInstanceOf(Tensor);
   });
 
   test('ops run in the order in which they were enqueued', () => {
-    using t = zeros([1000]);
+    using t = zeros([1000], { device });
     const seen: Tensor[] = [];
     for (let step = 0; step < 50; step++) {
       t.write(new Float32Array(1000).fill(step));

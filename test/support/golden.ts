@@ -1,6 +1,7 @@
 // Reads a golden case: a safetensors file is a header length, a JSON header and the tensors' bytes.
 
 import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import type { LayerConfig } from './layer.ts';
 
 export interface GoldenCase {
@@ -24,8 +25,13 @@ export const GOLDEN_CASES = [
   'switch',
 ] as const;
 
-export function readGolden(name: (typeof GOLDEN_CASES)[number]): GoldenCase {
-  const file = readFileSync(new URL(`../golden/${name}.safetensors`, import.meta.url));
+export type GoldenName = (typeof GOLDEN_CASES)[number];
+
+export const goldenPath = (name: GoldenName) =>
+  fileURLToPath(new URL(`../golden/${name}.safetensors`, import.meta.url));
+
+export function readGolden(name: GoldenName): GoldenCase {
+  const file = readFileSync(goldenPath(name));
   const dataStart = 8 + Number(file.readBigUInt64LE(0));
   const { __metadata__: metadata, ...entries } = JSON.parse(file.toString('utf8', 8, dataStart)) as {
     __metadata__: { case: string };

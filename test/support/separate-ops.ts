@@ -3,6 +3,7 @@
 
 import {
   type ActivationOptions,
+  type DeviceName,
   type Dispatch,
   dispatch,
   type ExpertLayout,
@@ -70,10 +71,15 @@ function runBlock(block: Block) {
   return { y, dx, dWeights: dWeights!, dUp, dDown };
 }
 
-/** With `padded`, every expert has as many rows as it can have, used or not. */
-export function runSeparateOps(inputs: LayerInputs, { padded = false } = {}): Outcome {
-  const routed = runRouted(inputs, padded);
-  const shared = inputs.config.shared && runShared(inputs);
+interface Options {
+  readonly device?: DeviceName;
+  /** Every expert has as many rows as it can have, used or not. */
+  readonly padded?: boolean;
+}
+
+export function runSeparateOps(inputs: LayerInputs, options: Options = {}): Outcome {
+  const routed = runRouted(inputs, options);
+  const shared = inputs.config.shared && runShared(inputs, options);
   if (!shared) return routed;
   const add = (a: Float64Array, b: Float64Array) => a.map((value, i) => value + b[i]!);
   return {
@@ -82,18 +88,18 @@ export function runSeparateOps(inputs: LayerInputs, { padded = false } = {}): Ou
   };
 }
 
-function blockInputs(inputs: LayerInputs) {
+function blockInputs(inputs: LayerInputs, device?: DeviceName) {
   const { config, dtype } = inputs;
   const { activation, activationLimit, activationAlpha, activationUpShift, tokens, hidden } = config;
   return {
-    dy: upload(inputs.dy, [tokens, hidden], dtype),
+    dy: upload(inputs.dy, [tokens, hidden], dtype, device),
     activation: { activation, activationLimit, activationAlpha, activationUpShift },
   };
 }
 
-function runRouted(inputs: LayerInputs, padded: boolean): Outcome {
+function runRouted(inputs: LayerInputs, { device, padded = false }: Options): Outcome {
   const { config, parameters } = inputs;
-  const { x, router, experts } = uploadLayer(inputs);
+  const { x, router, experts } = uploadLayer(inputs, device);
   const { weight, bias, expertScale, noiseWeight, loraA, loraB, loraScale } = router!;
   const routing = route({ x, ...router! });
   const { indices, weights, dropped, logits } = routing;
@@ -101,13 +107,14 @@ function runRouted(inputs: LayerInputs, padded: boolean): Outcome {
   const { rows } = routing.run;
   const room = padded ? { rowsPerExpert: Math.max(1, rows) } : { rows };
   const { dWeights, dx, dUp, dDown, y } = runBlock({
-    ...{ ...blockInputs(inputs), x, weights, onInput: config.applyWeightTo === 'input' },
+    ...{ ...blockInputs(inputs, device), x, weights, onInput: config.applyWeightTo === 'input' },
     dispatch: dispatch({ indices, dropped, experts: count, identityExperts, ...room }),
     layout: { gateUpLayout: config.gateUpLayout, transposed: config.transposed },
     ...{ up: experts.gateUp ?? experts.up!, upBias: experts.gateUpBias ?? experts.upBias },
     ...{ down: experts.down, downBias: experts.downBias },
   });
-  const ofLogits = (values: Float32Array | undefined) => values && upload(values, logits.shape, 'float32');
+  const ofLogits = (values: Float32Array | undefined) =>
+    values && upload(values, logits.shape, 'float32', device);
   const ofRouter = routeBackward({
     ...{ routing, dWeights, x, weight, bias, expertScale, noiseWeight, loraA, loraB, loraScale },
     ...{ dLogits: ofLogits(inputs.dLogits), dNoiseLogits: ofLogits(inputs.dNoiseLogits) },
@@ -128,14 +135,14 @@ function runRouted(inputs: LayerInputs, padded: boolean): Outcome {
 }
 
 /** Experts that every token is routed to, with the weights of a router of their own, of nothing but an expert scale, or of 1. */
-function runShared(inputs: LayerInputs): Pick<Outcome, 'y' | 'dx' | 'gradients'> {
+function runShared(inputs: LayerInputs, { device }: Options): Pick<Outcome, 'y' | 'dx' | 'gradients'> {
   const { config, parameters, dtype } = inputs;
   const { tokens, hidden, shared } = config;
   const { intermediate, count = 1 } = shared!;
-  const { x, shared: given } = uploadLayer(inputs);
+  const { x, shared: given } = uploadLayer(inputs, device);
   const { router: weight, weights: expertScale } = given!;
   // Twice σ(0) is 1.
-  const logits = upload(new Float32Array(tokens * count), [tokens, count], 'float32');
+  const logits = upload(new Float32Array(tokens * count), [tokens, count], 'float32', device);
   const uniform = { logits, topK: count, score: 'sigmoid', scale: 2, expertScale } as const;
   const gate = { x, weight: weight!, topK: count, score: 'sigmoid', expertScale } as const;
   const routing = route(weight ? gate : uniform);
@@ -145,10 +152,10 @@ function runShared(inputs: LayerInputs): Pick<Outcome, 'y' | 'dx' | 'gradients'>
     halves.flatMap(name => [...parameters[name]!.values.subarray(i * size, (i + 1) * size)]),
   );
   const { dx, dUp, dDown, y, dWeights } = runBlock({
-    ...{ ...blockInputs(inputs), x, onInput: false, weights: routing.weights },
+    ...{ ...blockInputs(inputs, device), x, onInput: false, weights: routing.weights },
     dispatch: dispatch({ indices: routing.indices, experts: count }),
-    up: upload(up.flat(), [count, halves.length * intermediate, hidden], dtype),
-    down: upload(parameters['shared.down']!.values, [count, hidden, intermediate], dtype),
+    up: upload(up.flat(), [count, halves.length * intermediate, hidden], dtype, device),
+    down: upload(parameters['shared.down']!.values, [count, hidden, intermediate], dtype, device),
   });
   const { dWeight, dExpertScale, dLogits } = routeBackward({
     ...{ routing, dWeights, expertScale },

@@ -50,14 +50,28 @@ void* DeviceMemory::allocate(size_t bytes, MemoryKind kind, int device, bool poo
   std::memset(start, kPoison, needed);
   unsigned char* const base = start + needed - round_up(bytes, kAlignment);
   const std::lock_guard hold(lock_);
-  all_[reinterpret_cast<uintptr_t>(base)] = {.base = base,
-                                             .bytes = bytes,
-                                             .kind = kind,
-                                             .device = device,
-                                             .pooled = pooled,
-                                             .mapped_bytes = needed,
-                                             .number = ++count_};
+  Allocation& allocation = all_[reinterpret_cast<uintptr_t>(base)];
+  allocation = {.base = base,
+                .bytes = bytes,
+                .kind = kind,
+                .device = device,
+                .pooled = pooled,
+                .mapped_bytes = needed,
+                .number = ++count_};
+  count_in(allocation);
   return base;
+}
+
+void DeviceMemory::count_in(const Allocation& allocation) {
+  if (allocation.bytes % kAlignment != 0) rounded_.insert(&allocation);
+  used_[{allocation.kind, allocation.device}] += allocation.bytes;
+  if (allocation.pooled) pooled_[allocation.device] += allocation.bytes;
+}
+
+void DeviceMemory::count_out(const Allocation& allocation) {
+  rounded_.erase(&allocation);
+  used_[{allocation.kind, allocation.device}] -= allocation.bytes;
+  if (allocation.pooled) pooled_[allocation.device] -= allocation.bytes;
 }
 
 const Allocation* DeviceMemory::live_at(const void* pointer) const {
@@ -79,6 +93,7 @@ bool DeviceMemory::release(const void* pointer) {
   if (found == nullptr) return false;
   auto& allocation = const_cast<Allocation&>(*found);
   allocation.freed = true;
+  count_out(allocation);
   // Fresh pages in place of the old: the memory is given back, the address stays dead.
   static_cast<void>(mmap(mapped_start(allocation), allocation.mapped_bytes, PROT_NONE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0));
@@ -113,20 +128,14 @@ std::optional<Allocation> DeviceMemory::holding(const void* pointer, size_t byte
 
 size_t DeviceMemory::bytes_in_use(MemoryKind kind, int device) const {
   const std::lock_guard hold(lock_);
-  size_t sum = 0;
-  for (const auto& [start, each] : all_) {
-    if (!each.freed && each.kind == kind && each.device == device) sum += each.bytes;
-  }
-  return sum;
+  const auto found = used_.find({kind, device});
+  return found == used_.end() ? 0 : found->second;
 }
 
 size_t DeviceMemory::pooled_bytes(int device) const {
   const std::lock_guard hold(lock_);
-  size_t sum = 0;
-  for (const auto& [start, each] : all_) {
-    if (!each.freed && each.pooled && each.device == device) sum += each.bytes;
-  }
-  return sum;
+  const auto found = pooled_.find(device);
+  return found == pooled_.end() ? 0 : found->second;
 }
 
 std::string DeviceMemory::describe(const void* address) const {
@@ -153,12 +162,12 @@ std::string DeviceMemory::describe(const void* address) const {
 
 std::optional<std::string> DeviceMemory::find_overrun() {
   const std::lock_guard hold(lock_);
-  for (auto& [start, each] : all_) {
-    unsigned char* const end = each.base + each.bytes;
-    unsigned char* const rounded = each.base + round_up(each.bytes, kAlignment);
-    if (each.freed || std::all_of(end, rounded, [](unsigned char byte) { return byte == kPoison; })) continue;
+  for (const Allocation* const each : rounded_) {
+    unsigned char* const end = each->base + each->bytes;
+    unsigned char* const rounded = each->base + round_up(each->bytes, kAlignment);
+    if (std::all_of(end, rounded, [](unsigned char byte) { return byte == kPoison; })) continue;
     std::fill(end, rounded, static_cast<unsigned char>(kPoison));
-    return "a write past the end of " + named(each);
+    return "a write past the end of " + named(*each);
   }
   return std::nullopt;
 }

@@ -6,7 +6,9 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
+#include <utility>
 
 namespace simt {
 
@@ -46,11 +48,16 @@ class DeviceMemory {
 
  private:
   const Allocation* live_at(const void* pointer) const;
+  void count_in(const Allocation& allocation);
+  void count_out(const Allocation& allocation);
   void forget_oldest();
 
   mutable std::mutex lock_;
   std::map<uintptr_t, Allocation> all_;  // by start; freed ones stay for a while, as inaccessible pages
   std::map<uint64_t, uintptr_t> freed_;  // by age
+  std::set<const Allocation*> rounded_;  // live ones whose size is no multiple of 16
+  std::map<std::pair<MemoryKind, int>, size_t> used_;  // bytes of live ones, by kind and device
+  std::map<int, size_t> pooled_;                       // of those, what the device's pool gave
   uint64_t count_ = 0;
 };
 

@@ -6,6 +6,7 @@
 
 #include "device_memory.h"
 #include "engine.h"
+#include "launch_log.h"
 #include "simt/control.h"
 #include "symbols.h"
 
@@ -39,6 +40,7 @@ std::optional<Failure> execute(const Launch& launch) {
   if (auto overrun = device_memory().find_overrun(); overrun && !failure) {
     failure = {.code = cudaErrorIllegalAddress, .text = *overrun};
   }
+  if (!failure) log_launch(launch.function);
   if (failure) failure->text = title(launch) + "\n  " + failure->text;
   return failure;
 }

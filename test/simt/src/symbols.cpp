@@ -22,7 +22,12 @@ std::string demangled(const std::string& name) {
   int status = 0;
   const std::unique_ptr<char, void (*)(void*)> text(
       abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status), std::free);
-  return status == 0 ? text.get() : name;
+  if (status != 0) return name;
+  std::string found = text.get();
+  const std::string mark = "[abi:kernel]";  // of __global__
+  for (size_t at = found.find(mark); at != std::string::npos; at = found.find(mark))
+    found.erase(at, mark.size());
+  return found;
 }
 
 template <class Record>

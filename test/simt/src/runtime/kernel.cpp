@@ -41,16 +41,16 @@ cudaError_t check_cluster(const Launch& launch) {
 
 cudaError_t check_launch(const Launch& launch) {
   const DeviceLimits limits = device_limits();
-  const std::string name = "launch of " + function_name(launch.function);
+  const auto name = [&] { return "launch of " + function_name(launch.function); };
   const uint64_t threads = volume(launch.block);
   const bool block_fits = threads != 0 && threads <= static_cast<uint64_t>(limits.threads_per_block) &&
                           within(launch.block, limits.block_size);
   if (!block_fits || volume(launch.grid) == 0 || !within(launch.grid, limits.grid_size)) {
     return refuse(cudaErrorInvalidConfiguration,
-                  name + ": grid " + triple(launch.grid) + ", block " + triple(launch.block));
+                  name() + ": grid " + triple(launch.grid) + ", block " + triple(launch.block));
   }
   if (launch.shared_bytes > static_cast<size_t>(dynamic_limit(launch.function))) {
-    return refuse(cudaErrorInvalidValue, name + ": " + std::to_string(launch.shared_bytes) +
+    return refuse(cudaErrorInvalidValue, name() + ": " + std::to_string(launch.shared_bytes) +
                                              " bytes of shared memory, of which the kernel may have " +
                                              std::to_string(dynamic_limit(launch.function)));
   }
