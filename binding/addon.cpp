@@ -10,6 +10,7 @@
 #include "cpu/memory.h"
 #include "cpu/thread_pool.h"
 #include "ops/gpus.h"
+#include "ops/precision.h"
 
 namespace moe::binding {
 namespace {
@@ -31,6 +32,7 @@ Napi::Object enumerations(Napi::Env env) {
   enums.Set("choice", name_list(env, kChoiceNames));
   enums.Set("dropPolicy", name_list(env, kDropPolicyNames));
   enums.Set("noiseKind", name_list(env, kNoiseKindNames));
+  enums.Set("float32Matmul", name_list(env, kFloat32MatmulNames));
   return enums;
 }
 
@@ -90,6 +92,15 @@ Napi::Value get_threads(const Napi::CallbackInfo& call) {
   return Napi::Number::New(call.Env(), cpu::ThreadPool::instance().threads());
 }
 
+Napi::Value set_float32_matmul(const Napi::CallbackInfo& call) {
+  float32_matmul() = static_cast<Float32Matmul>(call[0].As<Napi::Number>().Int32Value());
+  return call.Env().Undefined();
+}
+
+Napi::Value get_float32_matmul(const Napi::CallbackInfo& call) {
+  return Napi::Number::New(call.Env(), static_cast<int>(float32_matmul().load()));
+}
+
 Napi::Value synchronize(const Napi::CallbackInfo& call) {
   wait_for(Environment::of(call.Env()).queue(call[0].As<Napi::Number>().Int32Value()));
   return call.Env().Undefined();
@@ -115,6 +126,8 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("trimPool", Napi::Function::New(env, guarded<trim_pool>));
   exports.Set("setThreads", Napi::Function::New(env, guarded<set_threads>));
   exports.Set("getThreads", Napi::Function::New(env, guarded<get_threads>));
+  exports.Set("setFloat32Matmul", Napi::Function::New(env, guarded<set_float32_matmul>));
+  exports.Set("getFloat32Matmul", Napi::Function::New(env, guarded<get_float32_matmul>));
   exports.Set("synchronize", Napi::Function::New(env, guarded<synchronize>));
   exports.Set("finished", Napi::Function::New(env, guarded<finished>));
   export_tensors(env, exports);

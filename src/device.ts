@@ -1,7 +1,7 @@
 // Devices, threads, waiting and memory: everything about where ops run.
 
-import { checkInteger } from './check.ts';
-import { binaryPath, native, rethrow } from './native.ts';
+import { checkInteger, checkOneOf } from './check.ts';
+import { binaryPath, enumIndex, native, rethrow } from './native.ts';
 import { callNative, checkDevice, type DeviceName, deviceId } from './tensor.ts';
 
 export interface DeviceInfo {
@@ -59,6 +59,26 @@ export function setThreads(count: number): void {
 /** Threads the CPU backend uses. */
 export function getThreads(): number {
   return native.getThreads();
+}
+
+/** How GPUs multiply float32 matrices. */
+export const FLOAT32_MATMULS = ['float32', 'tf32'] as const;
+export type Float32Matmul = (typeof FLOAT32_MATMULS)[number];
+
+/**
+ * Sets how grouped matmuls of float32 are made on GPUs, for the whole process, from the next op on: `float32`, the default, by fused
+ * multiply-adds; `tf32` by tensor cores, which round both operands to 11 bits of significand and are several times as fast. Sums are
+ * float32 either way. Routers always multiply in float32, operands of unequal dtypes too, and the CPU knows no other way.
+ * @throws MoeError ERR_INVALID_ARGUMENT unless `setting` is `float32` or `tf32`
+ */
+export function setFloat32Matmul(setting: Float32Matmul): void {
+  const checked = checkOneOf('setting', setting, FLOAT32_MATMULS);
+  callNative(() => native.setFloat32Matmul(enumIndex('float32Matmul', checked)));
+}
+
+/** How grouped matmuls of float32 are made on GPUs. */
+export function getFloat32Matmul(): Float32Matmul {
+  return native.enums.float32Matmul[native.getFloat32Matmul()] as Float32Matmul;
 }
 
 /**

@@ -71,7 +71,8 @@ export type NativeEnum =
   | 'groupScore'
   | 'choice'
   | 'dropPolicy'
-  | 'noiseKind';
+  | 'noiseKind'
+  | 'float32Matmul';
 
 export type Native = Record<NativeOp, (args: NativeArgs) => void> & {
   readonly enums: Readonly<Record<NativeEnum, readonly string[]>>;
@@ -80,6 +81,8 @@ export type Native = Record<NativeOp, (args: NativeArgs) => void> & {
   trimPool(): void;
   setThreads(count: number): void;
   getThreads(): number;
+  setFloat32Matmul(setting: number): void;
+  getFloat32Matmul(): number;
   /** Uninitialised memory for a tensor. */
   allocate(device: number, dtype: number, shape: readonly number[]): NativeTensor;
   /** A tensor over the caller's buffer, which is kept alive as long as native code may touch it. */

@@ -4,7 +4,7 @@ import { type BenchResult, runBench, WrongResult } from '../../bench/run.ts';
 import { type LayerShape, PASSES, parseShape } from '../../bench/shapes.ts';
 import { ACTIVATIONS } from '../activation.ts';
 import { checkInteger, checkOneOf } from '../check.ts';
-import { setThreads } from '../device.ts';
+import { setFloat32Matmul, setThreads } from '../device.ts';
 import { describe, FLOAT_DTYPES } from '../dtype.ts';
 import { badArgument } from '../errors.ts';
 import { checkDevice, type DeviceName } from '../tensor.ts';
@@ -17,6 +17,7 @@ export interface BenchCommandOptions {
   dtype: string;
   pass: string;
   device: DeviceName;
+  tf32?: boolean;
   threads?: string;
   minTime: string;
   json: boolean;
@@ -29,6 +30,7 @@ export async function bench(options: BenchCommandOptions): Promise<ExitCode> {
   const dtypes = parseList('--dtype', options.dtype, FLOAT_DTYPES);
   const passes = parseList('--pass', options.pass, PASSES);
   const minTimeMs = 1000 * checkPositive('--min-time', options.minTime);
+  if (options.tf32) setFloat32Matmul('tf32');
   if (options.threads !== undefined) setThreads(checkInteger('--threads', Number(options.threads), 1, 1024));
   const results: BenchResult[] = [];
   let exitCode: ExitCode = 0;

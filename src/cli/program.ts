@@ -61,9 +61,11 @@ function addVerify(program: Command, finish: (code: ExitCode) => void): void {
     .argument('<file...>', 'golden cases (.safetensors)')
     .addOption(deviceOption())
     .addOption(new Option('--dtype <dtype>', 'dtype of the layer').choices(FLOAT_DTYPES).default('float32'))
+    .addOption(printConfigOption())
     .addOption(jsonOption())
     .addHelpText('after', EXIT_CODES)
     .action(async (files, options) => {
+      printConfigWhere(options);
       const { verify } = await import('./verify.ts');
       finish(await verify(files, options));
     });
@@ -82,14 +84,25 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
     .option('--dtype <list>', `any of ${FLOAT_DTYPES.join(', ')}, separated by commas`, 'float32')
     .option('--pass <list>', 'any of forward, backward, both, separated by commas', 'both')
     .addOption(deviceOption())
+    .option('--tf32', 'let GPUs round float32 operands of matmuls to tf32')
     .option('--threads <count>', 'threads of the CPU backend (default: every core)')
     .option('--min-time <seconds>', 'how long to measure each pass', '2')
+    .addOption(printConfigOption())
     .addOption(jsonOption())
     .addHelpText('after', EXIT_CODES)
     .action(async options => {
+      printConfigWhere(options);
       const { bench } = await import('./bench.ts');
       finish(await bench(options));
     });
+}
+
+const printConfigOption = () =>
+  new Option('--print-config', 'say on stderr how each grouped matmul on a GPU is made').default(false);
+
+/** The addon reads the variable when it first multiplies. */
+function printConfigWhere({ printConfig }: { printConfig: boolean }): void {
+  if (printConfig) process.env.MOE_KERNELS_PRINT_CONFIG = '1';
 }
 
 const jsonOption = () => new Option('--json', 'one JSON object per line, errors included').default(false);

@@ -81,6 +81,13 @@ const Case kCases[] = {
      .k = {72},
      .b_by_steps = true,
      .side_by_side = true},
+    {.name = "odd widths, gathered",
+     .offsets = {0, 20, 90},
+     .R = 90,
+     .n = 75,
+     .k = {101},
+     .gather_a = true,
+     .b_by_steps = true},
     {.name = "segments",
      .offsets = {0, 40, 40, 110},
      .R = 110,
@@ -111,16 +118,16 @@ const Case kCases[] = {
      .hot_with_nan = 1},
     {.name = "ragged k, rows of A gathered",
      .ragged = Ragged::k,
-     .offsets = {0, 90, 90, 101},
-     .R = 110,
+     .offsets = {0, 20, 20, 110, 121},
+     .R = 125,
      .m = 80,
      .n = 136,
      .gather_a = true,
      .hot_with_nan = 0},
     {.name = "ragged k, rows of B gathered",
      .ragged = Ragged::k,
-     .offsets = {0, 90, 90, 101},
-     .R = 110,
+     .offsets = {0, 20, 20, 160, 171},
+     .R = 175,
      .m = 144,
      .n = 200,
      .gather_b = true,
@@ -145,8 +152,10 @@ class Problem {
   GroupedGemm gemm;
 
  private:
-  static constexpr int64_t kBeyond = 8;  // columns of NaN behind those of an operand
   static constexpr int32_t kDivisor = 2;
+
+  // Stored rows start at multiples of 16 bytes, with columns of NaN behind those of the operand.
+  static int64_t stride_of(int64_t columns) { return columns / 8 * 8 + 8; }
 
   Segment segment(size_t s) {
     const int64_t k = c_.k[s];
@@ -162,20 +171,20 @@ class Problem {
   // [E, n, k] or [E, k, n]
   Operand weights(int64_t k) {
     const int64_t stored = c_.b_by_steps ? k : c_.n, along = c_.b_by_steps ? c_.n : k;
-    const Tensor tensor = bench_.random(c_.dtype, gemm.groups * stored, along + kBeyond, along);
+    const Tensor tensor = bench_.random(c_.dtype, gemm.groups * stored, stride_of(along), along);
     return {.data = tensor.data,
             .dtype = c_.dtype,
-            .row_stride = along + kBeyond,
-            .group_stride = stored * (along + kBeyond),
+            .row_stride = stride_of(along),
+            .group_stride = stored * stride_of(along),
             .k_contiguous = !c_.b_by_steps};
   }
 
   // [R, width], or of fewer rows which an index finds; positions out of range are zeros.
   Operand rows(int64_t width, bool gathered) {
     const int64_t count = gathered ? c_.R / 3 + 1 : c_.R;
-    const Tensor tensor = bench_.random(c_.dtype, count, width + kBeyond, width);
+    const Tensor tensor = bench_.random(c_.dtype, count, stride_of(width), width);
     Operand operand = {
-        .data = tensor.data, .dtype = c_.dtype, .row_stride = width + kBeyond, .row_count = count};
+        .data = tensor.data, .dtype = c_.dtype, .row_stride = stride_of(width), .row_count = count};
     if (!gathered) return operand;
     std::vector<int32_t> index;
     for (int64_t r = 0; r < c_.R; ++r)
