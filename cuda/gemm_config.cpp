@@ -16,25 +16,17 @@ Arithmetic arithmetic_of(const GemmShape& shape) {
   }
 }
 
-int64_t tiles_of(int64_t length, int64_t tile) {
-  return (length + tile - 1) / tile;
-}
-
-// Tiles that there can be at most: groups end in tiles that are not full.
-int64_t most_tiles(const GemmShape& shape, const TileShape& tile) {
-  const int64_t rows = shape.ragged == Ragged::m
-                           ? std::min(shape.rows, tiles_of(shape.rows, tile.m) + shape.groups)
-                           : tiles_of(shape.m, tile.m) * shape.groups;
-  return rows * tiles_of(shape.n, shape.side_by_side ? tile.n / 2 : tile.n);
+int64_t most_tiles(const GemmShape& shape, TileSize size) {
+  return most_tiles(shape, tile_of(size).m, tile_of(size).n);
 }
 
 TileSize size_of(const GemmShape& shape, const DeviceLimits& limits) {
   // As if the rows were spread evenly: how they really are is known on the device alone.
-  const int64_t rows_each =
-      shape.ragged == Ragged::m ? tiles_of(shape.rows, std::max(shape.groups, 1)) : shape.m;
+  const int64_t groups = std::max(shape.groups, 1);
+  const int64_t rows_each = shape.ragged == Ragged::m ? (shape.rows + groups - 1) / groups : shape.m;
   // Larger tiles read each operand less often, but leave multiprocessors idle where they are few.
   const auto fills = [&](TileSize size) {
-    return most_tiles(shape, tile_of(size)) >= int64_t{2} * limits.multiprocessors;
+    return most_tiles(shape, size) >= int64_t{2} * limits.multiprocessors;
   };
   if (rows_each <= tile_of(TileSize::flat).m)
     return fills(TileSize::flat) ? TileSize::flat : TileSize::narrow;
@@ -46,7 +38,7 @@ GemmConfig config_of(const GemmShape& shape, Arithmetic arithmetic, TileSize siz
                      const DeviceLimits& limits) {
   // More than run together: the rest are strided over.
   constexpr int64_t kBlocksOfAMultiprocessor = 4;
-  const int64_t tiles = most_tiles(shape, tile_of(size));
+  const int64_t tiles = most_tiles(shape, size);
   const int64_t most = limits.multiprocessors * kBlocksOfAMultiprocessor;
   return {.arithmetic = arithmetic, .size = size, .blocks = static_cast<int>(std::min(tiles, most))};
 }
@@ -61,7 +53,7 @@ std::optional<GemmConfig> whole_row_config(const GemmShape& shape, const DeviceL
   if (shape.n > tile_of(TileSize::wide).n) return std::nullopt;
   if (shape.n > tile_of(TileSize::large).n)
     return config_of(shape, Arithmetic::float32, TileSize::wide, limits);
-  const bool fills = most_tiles(shape, tile_of(TileSize::large)) >= limits.multiprocessors;
+  const bool fills = most_tiles(shape, TileSize::large) >= limits.multiprocessors;
   return config_of(shape, Arithmetic::float32, fills ? TileSize::large : TileSize::flat, limits);
 }
 

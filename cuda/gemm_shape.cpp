@@ -13,7 +13,17 @@ bool is_aligned(const Operand& operand) {
           operand.row_stride * bytes % kVector == 0 && operand.group_stride * bytes % kVector == 0);
 }
 
+int64_t tiles_along(int64_t length, int64_t tile) {
+  return (length + tile - 1) / tile;
+}
+
 }  // namespace
+
+int64_t most_tiles(const GemmShape& shape, int rows, int columns) {
+  const int64_t down = shape.ragged == Ragged::m ? std::min(shape.rows, shape.rows / rows + shape.groups)
+                                                 : tiles_along(shape.m, rows) * shape.groups;
+  return down * tiles_along(shape.n, shape.side_by_side ? columns / 2 : columns);
+}
 
 GemmShape shape_of(const GroupedGemm& gemm, bool allow_tf32) {
   GemmShape shape = {.format = gemm.segments[0].a.dtype,

@@ -19,6 +19,10 @@ struct GemmShape {
   bool aligned = false;
 };
 
+// Tiles of so many rows and columns that there can be at most: groups end in tiles that are not full. Side by
+// side, half of a tile's columns is each matrix's.
+int64_t most_tiles(const GemmShape& shape, int rows, int columns);
+
 GemmShape shape_of(const GroupedGemm& gemm, bool allow_tf32);
 
 }  // namespace moe::cuda

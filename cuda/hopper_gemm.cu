@@ -23,30 +23,21 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   if (threadIdx.x == 0) Stages<Shape>(product.stages).set_up(product.gathers);
   __syncthreads();
   const int columns = product.gemm.side_by_side ? Shape::kTileN / 2 : Shape::kTileN;
-  HopperPlace place;
+  Place place;
   if (threadIdx.x < kWarpgroup) {
     ptx::release_registers<Shape::kProducerRegisters>();
     if (threadIdx.x >= kWarp && !product.gathers) return;
-    HopperTiles tiles(product.gemm, Shape::kTileM, columns);
+    RaggedTiles tiles(product.gemm, Shape::kTileM, columns);
     Producer<Shape> producer(product);
     for (int64_t index = blockIdx.x; tiles.at(index, place); index += gridDim.x) producer.fill_tile(place);
   } else {
     ptx::claim_registers<Shape::kConsumerRegisters>();
-    HopperTiles tiles(product.gemm, Shape::kTileM, columns);
+    RaggedTiles tiles(product.gemm, Shape::kTileM, columns);
     Consumer<Shape> consumer(product);
     for (int64_t index = blockIdx.x; tiles.at(index, place); index += gridDim.x)
       consumer.take_tile(place, epilogue);
   }
 #endif
-}
-
-// Tiles that there can be at most: groups end in tiles that are not full.
-int64_t most_tiles(const GroupedGemm& gemm, const HopperConfig& config) {
-  const int64_t columns = gemm.side_by_side ? config.tile_n / 2 : config.tile_n;
-  const int64_t by_rows = gemm.ragged == Ragged::m
-                              ? std::min<int64_t>(gemm.rows, gemm.rows / config.tile_m + gemm.groups)
-                              : (gemm.m + config.tile_m - 1) / config.tile_m * gemm.groups;
-  return by_rows * ((gemm.n + columns - 1) / columns);
 }
 
 // Of `lanes` rows, or columns, of C by `steps` of k; positions from `row_count` on are outside.
@@ -82,7 +73,8 @@ HopperProduct product_of(const GroupedGemm& gemm, const HopperConfig& config) {
 template <class Shape, class Epilogue>
 void launch_shape(const GroupedGemm& gemm, const Epilogue& epilogue, const HopperConfig& config,
                   const Context& context) {
-  const int64_t blocks = std::min<int64_t>(most_tiles(gemm, config), context.limits().multiprocessors);
+  const int64_t blocks = std::min<int64_t>(most_tiles(shape_of(gemm, false), config.tile_m, config.tile_n),
+                                           context.limits().multiprocessors);
   if (blocks == 0) return;
   launch(context, "hopper_gemm", hopper_multiply<Shape, Epilogue>,
          {.blocks = {static_cast<unsigned>(blocks)},

@@ -7,6 +7,7 @@
 #include "cuda/device/ptx.cuh"
 #include "cuda/device/report.cuh"
 #include "cuda/device/row_weights.cuh"
+#include "cuda/device/stored_rows.cuh"
 #include "cuda/device/warp.cuh"
 #include "cuda/launch.h"
 #include "ops/dispatch.h"
@@ -96,9 +97,8 @@ __global__ void __launch_bounds__(kThreads) sum_columns(RoutedRows rows, SumGrou
   const int64_t end = offset_of(rows, group + 1);
   float sum = 0;
   for (int64_t r = offset_of(rows, group) + warp; r < end && column < args.columns; r += kWarps) {
-    const int64_t position =
-        args.rows.row_index != nullptr ? args.rows.row_index[r] / args.rows.row_divisor : r;
-    if (position < 0 || position >= args.rows.row_count) continue;
+    const int64_t position = position_of(args.rows, r);
+    if (position < 0) continue;
     const T* row = static_cast<const T*>(args.rows.data) + position * args.rows.row_stride;
     sum = fmaf(weight_of(args.weights, r), to_float(row[column]), sum);
   }

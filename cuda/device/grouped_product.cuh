@@ -68,10 +68,10 @@ class Accumulation {
     loaded_segment_ = segment;
     const Segment& of = gemm_.segments[segment];
     const bool ragged_m = gemm_.ragged == Ragged::m;
-    const int64_t first_step = ragged_m ? 0 : place_.first_row, end_step = ragged_m ? of.k : place_.end_row;
+    const int64_t first_step = ragged_m ? 0 : place_.begin, end_step = ragged_m ? of.k : place_.end;
     a_.enter(&of.a, {.group = place_.group,
                      .lane = place_.row,
-                     .end_lane = ragged_m ? place_.end_row : gemm_.m,
+                     .end_lane = ragged_m ? place_.end : gemm_.m,
                      .step = first_step,
                      .end_step = end_step,
                      .side_by_side = false});
@@ -119,7 +119,7 @@ __global__ void __launch_bounds__(Product::kThreads, 1)
     Accumulation<Product>(gemm, place, stages).run(product);
     product.store(sums);
     __syncthreads();
-    const int64_t rows = (gemm.ragged == Ragged::m ? place.end_row : gemm.m) - place.row;
+    const int64_t rows = (gemm.ragged == Ragged::m ? place.end : gemm.m) - place.row;
     const int64_t left = gemm.n - place.column;
     finish(epilogue, Tile{.team = whole_block(),
                           .c = sums,

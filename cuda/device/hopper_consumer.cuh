@@ -4,7 +4,7 @@
 
 #include "cuda/device/epilogues.cuh"
 #include "cuda/device/hopper_stages.cuh"
-#include "cuda/device/hopper_tiles.cuh"
+#include "cuda/device/ragged_tiles.cuh"
 
 namespace moe::cuda {
 
@@ -23,7 +23,7 @@ class Consumer {
   __device__ explicit Consumer(const HopperProduct& product) : product_(product), stages_(product.stages) {}
 
   template <class Epilogue>
-  __device__ __forceinline__ void take_tile(const HopperPlace& place, const Epilogue& epilogue) {
+  __device__ __forceinline__ void take_tile(const Place& place, const Epilogue& epilogue) {
     if (Shape::kCooperative || static_cast<int>(tiles_ % kConsumers) == index()) {
       make_tile(place, epilogue);
     } else {
@@ -41,14 +41,14 @@ class Consumer {
   __device__ static int index() { return static_cast<int>(threadIdx.x) / kWarpgroup - 1; }
   __device__ static void meet() { ptx::named_barrier_sync(1 + index(), kWarpgroup); }
 
-  __device__ int32_t steps_of(int segment, const HopperPlace& place) const {
+  __device__ int32_t steps_of(int segment, const Place& place) const {
     const GroupedGemm& gemm = product_.gemm;
     return gemm.ragged == Ragged::m ? static_cast<int32_t>(gemm.segments[segment].k)
                                     : place.end - place.begin;
   }
 
   template <class Epilogue>
-  __device__ __forceinline__ void make_tile(const HopperPlace& place, const Epilogue& epilogue) {
+  __device__ __forceinline__ void make_tile(const Place& place, const Epilogue& epilogue) {
     const GroupedGemm& gemm = product_.gemm;
     Sums sums = {};
     if (!Shape::kCooperative) wait_for_turn();
@@ -138,7 +138,7 @@ class Consumer {
 
   // Slices of 64 columns of 64 rows, of gate and up half each where they are side by side.
   template <class Epilogue>
-  __device__ __forceinline__ void finish_slices(const HopperPlace& place, const Epilogue& epilogue,
+  __device__ __forceinline__ void finish_slices(const Place& place, const Epilogue& epilogue,
                                                 const Sums& sums) const {
     const GroupedGemm& gemm = product_.gemm;
     const int32_t end = gemm.ragged == Ragged::m ? place.end : static_cast<int32_t>(gemm.m);

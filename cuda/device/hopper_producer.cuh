@@ -3,7 +3,7 @@
 #pragma once
 
 #include "cuda/device/hopper_stages.cuh"
-#include "cuda/device/hopper_tiles.cuh"
+#include "cuda/device/ragged_tiles.cuh"
 
 namespace moe::cuda {
 
@@ -88,7 +88,7 @@ class Producer {
   __device__ explicit Producer(const HopperProduct& product)
       : product_(product), stages_(product.stages), leads_(threadIdx.x < kWarp && ptx::elect_lane()) {}
 
-  __device__ void fill_tile(const HopperPlace& place) {
+  __device__ void fill_tile(const Place& place) {
     // Who has nothing to do in a stage must not wait for it, either: it could come too late for its phase.
     if (!leads_ && !product_.gathers) return;
     const GroupedGemm& gemm = product_.gemm;

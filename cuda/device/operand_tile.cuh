@@ -7,7 +7,7 @@
 #pragma once
 
 #include "cuda/device/convert.cuh"
-#include "ops/grouped_gemm.h"
+#include "cuda/device/stored_rows.cuh"
 
 namespace moe::cuda {
 
@@ -86,13 +86,6 @@ class TileLoader {
     return count < 0 ? 0 : count < Tile::kChunk ? static_cast<int>(count) : Tile::kChunk;
   }
   __device__ int64_t bytes() const { return operands_->dtype == DType::float32 ? 4 : 2; }
-
-  // Of a stored row; negative where there is none.
-  __device__ static int64_t position_of(const Operand& operand, int64_t stored) {
-    if (operand.row_index == nullptr) return stored < operand.row_count ? stored : -1;
-    const int64_t position = operand.row_index[stored] / operand.row_divisor;
-    return position < operand.row_count ? position : -1;
-  }
 
   template <bool kByLane>
   __device__ void copy_rows(int64_t step, Tile& tile) const {

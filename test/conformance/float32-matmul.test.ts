@@ -25,7 +25,7 @@ it('is float32 unless set, and nothing but these two', () => {
   expect(() => setFloat32Matmul('bfloat16' as Float32Matmul)).toThrowError(
     expect.objectContaining({
       code: 'ERR_INVALID_ARGUMENT',
-      message: "setting: expected one of float32, tf32, got 'bfloat16'",
+      message: 'setting: expected one of float32, tf32, got "bfloat16"',
     }),
   );
   expect(getFloat32Matmul()).toBe('tf32');

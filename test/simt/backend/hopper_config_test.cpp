@@ -6,7 +6,7 @@
 #include <set>
 #include <utility>
 
-#include "cuda/hopper_order.h"
+#include "cuda/tile_order.h"
 
 namespace moe::cuda {
 namespace {
