@@ -139,48 +139,51 @@ it('refuses a loss that the router has not', () => {
   expect(() => routerLoss({ routing: quiet, load: 1 })).toThrow(/^load: expected .*noisyTopK.*, got 1$/);
 });
 
-it('moves the selection bias towards the mean', async () => {
-  const selectionBias = tensor([0.5, 0.5, 0.5, 0.5], [4]);
-  const counts = tensor(Int32Array.of(10, 2, 4, 0), [4]);
-  updateSelectionBias({ selectionBias, counts, rate: 0.125 });
-  expect([...(await selectionBias.data())]).toEqual([0.375, 0.625, 0.5, 0.625]);
-});
-
-it('brings neglected experts into use', async () => {
-  const random = seeded(5).normals(400 * 8);
-  const z = tensor(
-    Float32Array.from(random, (value, i) => value + (i % 8 === 0 ? 4 : 0)),
-    [400, 8],
-  );
-  const selectionBias = tensor(new Float32Array(8), [8]);
-  const violation: number[] = [];
-  for (let step = 0; step < 150; step++) {
-    const routing = route({ logits: z, topK: 2, score: 'sigmoid', selectionBias });
-    violation.push((await routingStatistics(routing)).maxViolation);
-    updateSelectionBias({ selectionBias, counts: routing.counts, rate: 0.01 });
-  }
-  expect(violation[0]!).toBeGreaterThan(2);
-  expect(violation.at(-1)!).toBeLessThan(0.2);
-});
-
-it('counts, shares and drops', async () => {
-  const z = tensor(Float32Array.of(3, 0, 0, 2, 1, 0, 5, 0, 1), [3, 3]);
-  const routing = route({ logits: z, topK: 1, capacity: { tokensPerExpert: 2 } });
-  expect(await routingStatistics(routing)).toEqual({
-    counts: Int32Array.of(3, 0, 0),
-    shares: Float64Array.of(1, 0, 0),
-    maxViolation: 2,
-    squaredVariation: 2,
-    dropped: 1,
+describe.each(DEVICES)('balance on %s', device => {
+  it('moves the selection bias towards the mean', async () => {
+    const selectionBias = tensor([0.5, 0.5, 0.5, 0.5], [4], { device });
+    const counts = tensor(Int32Array.of(10, 2, 4, 0), [4], { device });
+    updateSelectionBias({ selectionBias, counts, rate: 0.125 });
+    expect([...(await selectionBias.data())]).toEqual([0.375, 0.625, 0.5, 0.625]);
   });
-});
 
-it('counts neither untaken slots as dropped nor those that nobody asked for', async () => {
-  const z = tensor(Float32Array.of(3, 0, 0, 2, 1, 0, 5, 0, 1, 0, 0, 9), [4, 3]);
-  const mask = tensor(Int32Array.of(1, 0, 1, 1), [4]);
-  const masked = route({ logits: z, topK: 2, topP: 0.9, capacity: { tokensPerExpert: 1 }, mask });
-  // Each of the three tokens takes its best expert alone: e³ and e⁵ are above nine tenths, so is e⁹.
-  expect(await routingStatistics(masked)).toMatchObject({ counts: Int32Array.of(2, 0, 1), dropped: 1 });
-  const residual = route({ logits: z, topK: 1, capacity: { tokensPerExpert: 1, dropped: 'residual' } });
-  expect(await routingStatistics(residual)).toMatchObject({ counts: Int32Array.of(3, 0, 1), dropped: 2 });
+  it('brings neglected experts into use', async () => {
+    const random = seeded(5).normals(400 * 8);
+    const z = tensor(
+      Float32Array.from(random, (value, i) => value + (i % 8 === 0 ? 4 : 0)),
+      [400, 8],
+      { device },
+    );
+    const selectionBias = tensor(new Float32Array(8), [8], { device });
+    const violation: number[] = [];
+    for (let step = 0; step < 150; step++) {
+      const routing = route({ logits: z, topK: 2, score: 'sigmoid', selectionBias });
+      violation.push((await routingStatistics(routing)).maxViolation);
+      updateSelectionBias({ selectionBias, counts: routing.counts, rate: 0.01 });
+    }
+    expect(violation[0]!).toBeGreaterThan(2);
+    expect(violation.at(-1)!).toBeLessThan(0.2);
+  });
+
+  it('counts, shares and drops', async () => {
+    const z = tensor(Float32Array.of(3, 0, 0, 2, 1, 0, 5, 0, 1), [3, 3], { device });
+    const routing = route({ logits: z, topK: 1, capacity: { tokensPerExpert: 2 } });
+    expect(await routingStatistics(routing)).toEqual({
+      counts: Int32Array.of(3, 0, 0),
+      shares: Float64Array.of(1, 0, 0),
+      maxViolation: 2,
+      squaredVariation: 2,
+      dropped: 1,
+    });
+  });
+
+  it('counts neither untaken slots as dropped nor those that nobody asked for', async () => {
+    const z = tensor(Float32Array.of(3, 0, 0, 2, 1, 0, 5, 0, 1, 0, 0, 9), [4, 3], { device });
+    const mask = tensor(Int32Array.of(1, 0, 1, 1), [4], { device });
+    const masked = route({ logits: z, topK: 2, topP: 0.9, capacity: { tokensPerExpert: 1 }, mask });
+    // Each of the three tokens takes its best expert alone: e³ and e⁵ are above nine tenths, so is e⁹.
+    expect(await routingStatistics(masked)).toMatchObject({ counts: Int32Array.of(2, 0, 1), dropped: 1 });
+    const residual = route({ logits: z, topK: 1, capacity: { tokensPerExpert: 1, dropped: 'residual' } });
+    expect(await routingStatistics(residual)).toMatchObject({ counts: Int32Array.of(3, 0, 1), dropped: 2 });
+  });
 });

@@ -9,13 +9,13 @@ import { DEVICES, DTYPES, TARGETS } from '../support/targets.ts';
 import { downloadBytes, upload } from '../support/tensors.ts';
 
 const LAYERS: LayerCase[] = [
-  { name: 'odd sizes', tokens: 300, hidden: 65, intermediate: 70, experts: 5, topK: 2, bias: true },
+  { name: 'odd sizes', tokens: 200, hidden: 65, intermediate: 70, experts: 5, topK: 2, bias: true },
   { name: 'long inner dimension up', tokens: 40, hidden: 1090, intermediate: 19, experts: 2, topK: 1 },
   { name: 'long inner dimension down', tokens: 40, hidden: 21, intermediate: 1090, experts: 2, topK: 1 },
   {
     ...{
       name: 'one hot expert',
-      tokens: 300,
+      tokens: 200,
       hidden: 48,
       intermediate: 33,
       experts: 7,
@@ -25,7 +25,7 @@ const LAYERS: LayerCase[] = [
     given: (t, k) => (k ? 4 : t % 4),
   },
   {
-    ...{ name: 'groups, identity and shared experts', tokens: 300, hidden: 65, intermediate: 40, experts: 8 },
+    ...{ name: 'groups, identity and shared experts', tokens: 200, hidden: 65, intermediate: 40, experts: 8 },
     ...{ topK: 3, identityExperts: 4, shared: { intermediate: 70, gate: 'sigmoid' }, bias: true },
     router: {
       ...{ score: 'sigmoid', selectionBias: true, expertScale: true, normalize: true },
@@ -33,20 +33,20 @@ const LAYERS: LayerCase[] = [
     },
   },
   {
-    ...{ name: 'weighted input, clamped', tokens: 300, hidden: 48, intermediate: 33, experts: 7, topK: 2 },
+    ...{ name: 'weighted input, clamped', tokens: 200, hidden: 48, intermediate: 33, experts: 7, topK: 2 },
     ...{ applyWeightTo: 'input', activation: 'swiglu_clamped', activationLimit: 0.75 },
     router: { score: 'sparsemixer', jitterEps: 0.3 },
   },
   {
-    ...{ name: 'top-p', tokens: 300, hidden: 33, intermediate: 20, experts: 9, topK: 4, bias: true },
+    ...{ name: 'top-p', tokens: 200, hidden: 33, intermediate: 20, experts: 9, topK: 4, bias: true },
     router: { topP: 0.6, normalize: true, expertScale: true },
   },
   {
-    ...{ name: 'interleaved and transposed', tokens: 300, hidden: 65, intermediate: 70, experts: 5, topK: 2 },
+    ...{ name: 'interleaved and transposed', tokens: 200, hidden: 65, intermediate: 70, experts: 5, topK: 2 },
     ...{ gateUpLayout: 'interleaved', transposed: true, bias: true },
   },
   {
-    ...{ name: 'low-rank pairs', tokens: 300, hidden: 65, intermediate: 70, experts: 5, topK: 2, bias: true },
+    ...{ name: 'low-rank pairs', tokens: 200, hidden: 65, intermediate: 70, experts: 5, topK: 2, bias: true },
     ...{ lora: { gate_up: 17, down: 5 }, loraScale: 1.5 },
   },
   {
@@ -55,7 +55,7 @@ const LAYERS: LayerCase[] = [
     ...{ lora: { gate: 3, up: 70, down: 33 }, applyWeightTo: 'input' },
   },
   {
-    ...{ name: 'several shared experts', tokens: 300, hidden: 48, intermediate: 33, experts: 7, topK: 2 },
+    ...{ name: 'several shared experts', tokens: 200, hidden: 48, intermediate: 33, experts: 7, topK: 2 },
     ...{ shared: { intermediate: 21, count: 3, gate: 'sigmoid' }, sharedWeights: true },
   },
 ];
@@ -77,7 +77,7 @@ const COUPLED: LayerCase[] = (
     ['jitter and a low-rank pair', { noise: { kind: 'jitter', eps: 0.3 }, step: 5, loraRank: 5 }],
   ] as const satisfies [string, LayerCase['router']][]
 ).map(([name, router]) => ({
-  ...{ name, tokens: 300, hidden: 65, intermediate: 40, experts: 5, topK: 2 },
+  ...{ name, tokens: 200, hidden: 65, intermediate: 40, experts: 5, topK: 2 },
   ...('expertChoice' in router ? {} : { identityExperts: 1 }),
   router,
 }));

@@ -82,6 +82,8 @@ describe.each(DEVICES)('conversions on %s', device => {
     const half = upload(values, [5000], 'float16', device);
     const expected = decode('bfloat16', encode('bfloat16', decode('float16', encode('float16', values))));
     expect(download(half.cast('bfloat16'))).toEqual(expected);
+    const brief = upload(expected, [5000], 'bfloat16', device);
+    expect(download(brief.cast('float16'))).toEqual(decode('float16', encode('float16', expected)));
   });
 
   test('to int32: ties to even, what does not fit to the nearest that does, NaN to 0', () => {

@@ -28,12 +28,15 @@ const word = new Uint32Array(bits.buffer);
 
 /** Round to nearest even, to `mantissa` stored bits with exponents from `minExponent`; beyond `max` comes infinity. */
 function rounder(mantissa: number, minExponent: number, max: number): (value: number) => number {
+  const quanta = Float64Array.from(
+    { length: 256 },
+    (_, field) => 2 ** (Math.max(field - 127, minExponent) - mantissa),
+  );
   return value => {
     bits[0] = value;
     const single = bits[0];
     if (!Number.isFinite(single)) return single;
-    const exponent = Math.max(((word[0]! >>> 23) & 255) - 127, minExponent);
-    const quantum = 2 ** (exponent - mantissa);
+    const quantum = quanta[(word[0]! >>> 23) & 255]!;
     // Adding 2^52 to a smaller non-negative number rounds it to an integer, ties to even.
     const magnitude = (Math.abs(single) / quantum + 2 ** 52 - 2 ** 52) * quantum;
     const rounded = magnitude > max ? Infinity : magnitude;

@@ -61,6 +61,8 @@ function fromFloat16(bits: number): number {
   return sign * (exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : fraction * 2 ** -24);
 }
 
+const HALVES = Float64Array.from({ length: 2 ** 16 }, (_, bits) => fromFloat16(bits));
+
 function fromBfloat16(bits: number): number {
   word[0] = bits << 16;
   return single[0]!;
@@ -90,6 +92,6 @@ export function encode(dtype: DType, values: ArrayLike<number>): TensorData {
 export function decode(dtype: DType, data: TensorData): Float64Array {
   const values = Float64Array.from(data);
   if (dtype === 'bfloat16') return values.map(fromBfloat16);
-  if (dtype === 'float16') return values.map(fromFloat16);
+  if (dtype === 'float16') return values.map(bits => HALVES[bits]!);
   return values;
 }
