@@ -122,11 +122,16 @@ class TensorCores : public ProductTiles<TensorElement<kArithmetic>, kSize,
   float sums_[kDown][kAcross][4] = {};
 };
 
-// A grid of 16 × 16 threads, each with every sixteenth row and column of the tile: neighbours read different
-// banks.
+// Threads that have at least 16 sums each, so that what they load is used several times.
 template <TileSize kSize>
-class MultiplyAdds : public ProductTiles<float, kSize, 256> {
-  using Base = ProductTiles<float, kSize, 256>;
+inline constexpr int kThreadsOfMultiplyAdds =
+    tile_of(kSize).m * tile_of(kSize).n / 16 < 256 ? tile_of(kSize).m * tile_of(kSize).n / 16 : 256;
+
+// A grid of threads, 16 along a row, each with the rows and columns of the tile that are as far apart as the
+// grid is large: neighbours read different banks.
+template <TileSize kSize>
+class MultiplyAdds : public ProductTiles<float, kSize, kThreadsOfMultiplyAdds<kSize>> {
+  using Base = ProductTiles<float, kSize, kThreadsOfMultiplyAdds<kSize>>;
 
  public:
   using typename Base::TileA, typename Base::TileB;
@@ -135,8 +140,8 @@ class MultiplyAdds : public ProductTiles<float, kSize, 256> {
   __device__ void add(const TileA& a, const TileB& b) {
     for (int step = 0; step < Base::kSteps; ++step) {
       float left[kDown], right[kAcross];
-      for (int i = 0; i < kDown; ++i) left[i] = *a.template at<kAByLane>(row() + i * kSide, step);
-      for (int j = 0; j < kAcross; ++j) right[j] = *b.template at<kBByLane>(column() + j * kSide, step);
+      for (int i = 0; i < kDown; ++i) left[i] = *a.template at<kAByLane>(row(i), step);
+      for (int j = 0; j < kAcross; ++j) right[j] = *b.template at<kBByLane>(column(j), step);
       for (int i = 0; i < kDown; ++i)
         for (int j = 0; j < kAcross; ++j) sums_[i][j] = fmaf(left[i], right[j], sums_[i][j]);
     }
@@ -144,16 +149,15 @@ class MultiplyAdds : public ProductTiles<float, kSize, 256> {
 
   __device__ void store(float* c) const {
     for (int i = 0; i < kDown; ++i)
-      for (int j = 0; j < kAcross; ++j)
-        c[(row() + i * kSide) * Base::kSumPitch + column() + j * kSide] = sums_[i][j];
+      for (int j = 0; j < kAcross; ++j) c[row(i) * Base::kSumPitch + column(j)] = sums_[i][j];
   }
 
  private:
-  static constexpr int kSide = 16;
-  static constexpr int kDown = Base::kM / kSide, kAcross = Base::kN / kSide;
+  static constexpr int kWidth = 16, kHeight = Base::kThreads / kWidth;
+  static constexpr int kDown = Base::kM / kHeight, kAcross = Base::kN / kWidth;
 
-  __device__ static int row() { return static_cast<int>(threadIdx.x) / kSide; }
-  __device__ static int column() { return static_cast<int>(threadIdx.x) % kSide; }
+  __device__ static int row(int i) { return static_cast<int>(threadIdx.x) / kWidth + i * kHeight; }
+  __device__ static int column(int j) { return static_cast<int>(threadIdx.x) % kWidth + j * kWidth; }
 
   float sums_[kDown][kAcross] = {};
 };
