@@ -25,7 +25,7 @@ const Case kCases[] = {
     {TileSize::narrow, {0, 1, 1, 6}, 7, 44, 146},
     {TileSize::flat, {0, 3, 3, 20, 21}, 23, 300, 146},
     {TileSize::small, {0, 17, 17, 90}, 90, 152, 146},
-    {TileSize::large, {0, 3, 140}, 141, 586, 146},
+    {TileSize::large, {0, 3, 3, 205}, 206, 300, 146},
 };
 constexpr DType kDTypes[] = {DType::float32, DType::bfloat16, DType::float16};
 

@@ -299,24 +299,27 @@ TEST_CASE("wgmma products: offsets out of range touch nothing that is not theirs
   }
 }
 
-TEST_CASE("wgmma products: epilogues have the same bits whatever the tile") {
+namespace {
+
+void check_epilogues(DType dtype) {
   constexpr int64_t R = 140, I = 136, H = 72;
   Bench bench;
-  const Case backward = {.name = "", .offsets = {0, 33, 33, 140}, .R = R, .n = I, .k = {H}, .gather_a = true};
+  const Case backward = {
+      .name = "", .offsets = {0, 33, 33, 140}, .R = R, .n = I, .k = {H}, .dtype = dtype, .gather_a = true};
   const Problem problem(bench, backward);
-  const Tensor pre = bench.random(DType::bfloat16, R, 2 * I, 2 * I);
+  const Tensor pre = bench.random(dtype, R, 2 * I, 2 * I);
   const Tensor bias = bench.random(DType::float32, 3, I, I);
   for (bool interleaved : {false, true}) {
     std::vector<std::vector<uint32_t>> first;
     each_config(false, [&](const HopperConfig& config) {
-      const Tensor d_pre = bench.untouched(DType::bfloat16, R, 2 * I);
-      const Tensor weighted = bench.untouched(DType::bfloat16, R, I);
+      const Tensor d_pre = bench.untouched(dtype, R, 2 * I);
+      const Tensor weighted = bench.untouched(dtype, R, I);
       const Tensor dots = bench.untouched(DType::float32, R, (I + cuda::kDotColumns - 1) / cuda::kDotColumns);
-      const Tensor activated = bench.untouched(DType::bfloat16, R, I / 2);
+      const Tensor activated = bench.untouched(dtype, R, I / 2);
       const cuda::ActivateBackward through = {.activation = {.function = Activation::swiglu},
                                               .interleaved = interleaved,
                                               .intermediate = I,
-                                              .dtype = DType::bfloat16,
+                                              .dtype = dtype,
                                               .pre_activation = pre.data,
                                               .d_pre_activation = d_pre.data,
                                               .weighted = weighted.data,
@@ -330,7 +333,7 @@ TEST_CASE("wgmma products: epilogues have the same bits whatever the tile") {
                                        .intermediate = I / 2,
                                        .gate_bias = biases,
                                        .up_bias = biases,
-                                       .dtype = DType::bfloat16,
+                                       .dtype = dtype,
                                        .out = activated.data},
                         config, bench.context());
       std::vector<std::vector<uint32_t>> outputs;
@@ -343,6 +346,15 @@ TEST_CASE("wgmma products: epilogues have the same bits whatever the tile") {
                            [](uint32_t bits) { return bits == 0xffffffffu || bits == 0xffffu; }));
       }
     });
+  }
+}
+
+}  // namespace
+
+TEST_CASE("wgmma products: epilogues have the same bits whatever the tile") {
+  for (DType dtype : {DType::bfloat16, DType::float16}) {
+    INFO(std::string(name_of(dtype)));
+    check_epilogues(dtype);
   }
 }
 
