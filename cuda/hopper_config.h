@@ -39,7 +39,8 @@ struct HopperConfig {
   constexpr size_t shared_bytes() const {
     constexpr int kBarrier = 8, kAlignment = 1024;
     const int bytes = stages * (stage_bytes() + 2 * kBarrier) + kConsumers * (kSliceBytes + kBarrier);
-    return static_cast<size_t>((bytes + kAlignment - 1) / kAlignment * kAlignment);
+    const int repeats = (bytes + kAlignment - 1) / kAlignment;
+    return static_cast<size_t>(repeats) * kAlignment;
   }
   friend bool operator==(const HopperConfig&, const HopperConfig&) = default;
 };

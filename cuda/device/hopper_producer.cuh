@@ -144,11 +144,11 @@ class Producer {
   // Side by side, the second half of a tile's columns shows the second matrix.
   __device__ void load_b(const Segment& segment, const HopperProduct::Maps& maps,
                          const HopperWindow& window) const {
-    const int panels = product_.gemm.side_by_side ? Shape::kPanelsOfB / 2 : Shape::kPanelsOfB;
+    constexpr int kHalf = Shape::kPanelsOfB / 2;
 #pragma unroll 1
     for (int p = 0; p < Shape::kPanelsOfB; ++p) {
-      const int matrix = p / panels;
-      load(segment.b[matrix], maps.b[matrix], window, window.lane + p % panels * kPanel,
+      const int matrix = product_.gemm.side_by_side && p >= kHalf ? 1 : 0;
+      load(segment.b[matrix], maps.b[matrix], window, window.lane + (p - matrix * kHalf) * kPanel,
            stages_.b() + p * kPanelBytes);
     }
   }

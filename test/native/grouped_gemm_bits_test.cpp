@@ -9,7 +9,6 @@
 namespace moe::test {
 namespace {
 
-using cpu::Ragged;
 
 // Large enough for several threads and blocks of k, odd everywhere.
 std::vector<GroupedShape> large_shapes(DType dtype) {

@@ -21,7 +21,7 @@ struct SegmentShape {
 };
 
 struct GroupedShape {
-  cpu::Ragged ragged = cpu::Ragged::m;
+  Ragged ragged = Ragged::m;
   std::vector<int32_t> counts;  // rows of each group
   int64_t m = 0, n = 1;         // those that are not ragged; as in GroupedGemm
   std::vector<SegmentShape> segments = {{}};
@@ -94,7 +94,7 @@ class GroupedProblem {
   };
 
   void set_rows(const std::vector<int32_t>& counts, const std::vector<int32_t>& index);
-  bool by_rows() const { return shape_.ragged == cpu::Ragged::m; }
+  bool by_rows() const { return shape_.ragged == Ragged::m; }
   int64_t group_of(int64_t row) const;
   int64_t steps_of(const Segment& segment, int64_t group) const;
   // Where the routed row of a step lies, of a ragged k.
