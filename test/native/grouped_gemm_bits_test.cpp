@@ -9,7 +9,6 @@
 namespace moe::test {
 namespace {
 
-
 // Large enough for several threads and blocks of k, odd everywhere.
 std::vector<GroupedShape> large_shapes(DType dtype) {
   const std::vector<int32_t> counts = {45, 0, 203, 1};

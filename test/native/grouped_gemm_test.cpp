@@ -7,7 +7,6 @@
 namespace moe::test {
 namespace {
 
-
 // A thousand float32 roundings of a sum of unit terms.
 constexpr double kBound = 3e-6;
 

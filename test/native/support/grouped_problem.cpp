@@ -10,7 +10,6 @@
 namespace moe::test {
 namespace {
 
-
 int64_t sum_of(const std::vector<int32_t>& counts) {
   return std::accumulate(counts.begin(), counts.end(), int64_t{0});
 }
