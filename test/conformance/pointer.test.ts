@@ -115,6 +115,11 @@ describe.each(DEVICES)('the owner on %s', device => {
     watched.register(owner, whenGone);
     return tensorFromPointer(memory.pointer, 'float32', [256], { device, owner });
   }
+  /** Lent memory is let go of at a later call. */
+  const whenLetGo = (gone: () => boolean) => async () => {
+    await finished(device);
+    return gone();
+  };
   const watched = new FinalizationRegistry<() => void>(whenGone => whenGone());
 
   it('lives as long as the tensor and its views', async () => {
@@ -128,7 +133,7 @@ describe.each(DEVICES)('the owner on %s', device => {
     expect(gone).toBe(false);
     expect(view.dataSync()).toEqual(new Float32Array(256));
     view.dispose();
-    expect(await collectUntil(() => gone)).toBe(true);
+    expect(await collectUntil(whenLetGo(() => gone))).toBe(true);
   });
 
   it('lives as long as pending ops, and no longer', async () => {
@@ -140,12 +145,7 @@ describe.each(DEVICES)('the owner on %s', device => {
     tensor.dispose();
     await finished(device);
     copy.dispose();
-    // Lent memory is let go of at a later call.
-    const letGo = async () => {
-      await finished(device);
-      return gone;
-    };
-    expect(await collectUntil(letGo)).toBe(true);
+    expect(await collectUntil(whenLetGo(() => gone))).toBe(true);
   });
 });
 
