@@ -105,8 +105,8 @@ void* to_address(const Napi::Value& value) {
   bool lossless = false;
   const uint64_t address = value.As<Napi::BigInt>().Uint64Value(&lossless);
   if (!lossless) throw Error(kErrInvalidArgument, "address: expected an unsigned 64-bit integer");
-  return reinterpret_cast<void*>(
-      static_cast<uintptr_t>(address));  // NOLINT(performance-no-int-to-ptr): it is one
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): that is what it is
+  return reinterpret_cast<void*>(static_cast<uintptr_t>(address));
 }
 
 Napi::Error to_javascript(Napi::Env env, const Error& error) {
