@@ -65,7 +65,7 @@ describe.skipIf(!emulated)('what the driver shows', () => {
   });
 
   it('an old GPU before a new one, which keeps its number', async () => {
-    const env = { MOE_SIMT_FIRST_CC: '70', MOE_SIMT_DEVICES: '2' };
+    const env = { MOE_SIMT_FIRST_CC: '70', MOE_SIMT_CC: '90', MOE_SIMT_DEVICES: '2' };
     const cuda =
       'cuda:0 SIMT emulation, sm_70 (too old: compute capability 7.0, 8.0 or newer is needed), ' +
       'cuda:1 SIMT emulation, sm_90 (compute capability 9.0)';
