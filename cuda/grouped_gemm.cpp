@@ -19,8 +19,9 @@ bool prints_config() {
   return asked;
 }
 
-void print(const GemmShape& shape, const std::string& config) {
-  if (prints_config()) std::fprintf(stderr, "%s: %s\n", describe(shape).c_str(), config.c_str());
+template <class Config>
+void print(const GemmShape& shape, const Config& config) {
+  if (prints_config()) std::fprintf(stderr, "%s: %s\n", describe(shape).c_str(), describe(config).c_str());
 }
 
 }  // namespace
@@ -42,11 +43,11 @@ Block block_of(const Tensor& rows) {
 void grouped_gemm(const GroupedGemm& gemm, const Epilogue& epilogue, const Context& context) {
   const GemmShape shape = shape_of(gemm, float32_matmul() == Float32Matmul::tf32);
   if (const std::optional<HopperConfig> config = hopper_config(shape, context.limits())) {
-    print(shape, describe(*config));
+    print(shape, *config);
     return hopper_gemm(gemm, epilogue, *config, context);
   }
   const GemmConfig config = gemm_config(shape, context.limits());
-  print(shape, describe(config));
+  print(shape, config);
   switch (config.arithmetic) {
     case Arithmetic::float32:
       return grouped_product<Arithmetic::float32>(gemm, epilogue, config, context);

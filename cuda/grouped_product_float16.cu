@@ -1,3 +1,4 @@
+// The grouped products of float16 on tensor cores, instantiated apart so that they compile side by side.
 #include "cuda/device/grouped_product.cuh"
 
 namespace moe::cuda {

@@ -1,3 +1,5 @@
+// The grouped products of float32 by fused multiply-adds, instantiated apart so that they compile side by
+// side.
 #include "cuda/device/grouped_product.cuh"
 
 namespace moe::cuda {

@@ -148,7 +148,7 @@ void launch_size(const GroupedGemm& gemm, const Epilogue& epilogue, int blocks, 
       epilogue);
 }
 
-// Instantiated in a source of its own for each arithmetic, so that they compile side by side.
+// Instantiated in grouped_product_*.cu, one for each arithmetic.
 template <Arithmetic kArithmetic>
 void grouped_product(const GroupedGemm& gemm, const Epilogue& epilogue, const GemmConfig& config,
                      const Context& context) {
