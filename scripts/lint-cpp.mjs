@@ -3,15 +3,6 @@ import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 
-const SIMT_CONFIGURE = [
-  'cmake-js',
-  'configure',
-  '--out',
-  'build/simt',
-  '--CDMOE_SIMT=ON',
-  '--CDMOE_CUDA=OFF',
-];
-
 const write = process.argv.includes('--write');
 const listed = execFileSync('git', ['ls-files', '*.h', '*.cpp', '*.cu', '*.cuh'], { encoding: 'utf8' }).split(
   '\n',
@@ -29,13 +20,13 @@ process.exitCode = formatted && clean ? 0 : 1;
 /** One clang-tidy per core over the sources of the addon, of the native tests, and of CUDA as the emulator compiles it. */
 async function tidy() {
   const waiting = [
-    ...(await compiledIn('build', 'npx', ['cmake-js', 'configure', '--CDMOE_CUDA=OFF'])).filter(
-      ({ file }) => !file.includes('/cuda/'),
-    ),
-    ...(await compiledIn('build/simt', 'npx', SIMT_CONFIGURE)).filter(({ file }) => file.includes('/cuda/')),
-    ...(await compiledIn('build/native', 'cmake', ['--preset', 'native'])).filter(({ file }) =>
-      file.includes('/test/native/'),
-    ),
+    ...(await compiledIn(
+      'build',
+      'npx cmake-js configure --CDMOE_CUDA=OFF',
+      file => !file.includes('/cuda/'),
+    )),
+    ...(await compiledIn('build/simt', 'npm run configure:simt', file => file.includes('/cuda/'))),
+    ...(await compiledIn('build/asan', 'npm run configure:asan', file => file.includes('/test/native/'))),
   ];
   let clean = true;
   const worker = async () => {
@@ -48,11 +39,16 @@ async function tidy() {
   return clean;
 }
 
-/** The sources that a build folder compiles; configures it where that was not done yet. */
-async function compiledIn(folder, command, args) {
+/** Those sources that a build folder compiles and `chosen` holds for; configures the folder where that was not done yet. */
+async function compiledIn(folder, configure, chosen) {
   const commands = `${folder}/compile_commands.json`;
-  if (!existsSync(commands)) await run(command, args);
-  return JSON.parse(readFileSync(commands, 'utf8')).map(({ file }) => ({ folder, file }));
+  if (!existsSync(commands)) {
+    const [command, ...args] = configure.split(' ');
+    await run(command, args);
+  }
+  return JSON.parse(readFileSync(commands, 'utf8'))
+    .filter(({ file }) => chosen(file))
+    .map(({ file }) => ({ folder, file }));
 }
 
 /** Whether the command succeeded; its output goes to the terminal. */

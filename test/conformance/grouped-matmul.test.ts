@@ -3,7 +3,7 @@
 import { describe, expect, test } from 'vitest';
 import { groupedMatmul, groupedMatmulDgrad, groupedMatmulWgrad } from '../../src/index.ts';
 import { type Groups, referenceDgrad, referenceMatmul, referenceWgrad } from '../reference/grouped-matmul.ts';
-import { expectSameValues, expectTwicePlain } from '../support/compare.ts';
+import { expectSameBytes, expectTwicePlain } from '../support/compare.ts';
 import { plainPrecision, representable } from '../support/dtypes.ts';
 import { tensorInLayout, transpose } from '../support/layouts.ts';
 import { seeded } from '../support/random.ts';
@@ -114,12 +114,12 @@ describe.each(TARGETS)('grouped matmul on $device in $dtype', target => {
     const stored = turned(inputs.weight, experts, width, inner);
     const transposed = true;
     const other = { weight: upload(stored, [experts, inner, width], dtype, device), offsets, transposed };
-    expectSameValues('out, transposed', download(groupedMatmul({ rows, bias, ...other })).out, out);
-    expectSameValues('dRows, transposed', download(groupedMatmulDgrad({ dOut, ...other })), dRows);
+    expectSameBytes('out, transposed', download(groupedMatmul({ rows, bias, ...other })).out, out);
+    expectSameBytes('dRows, transposed', download(groupedMatmulDgrad({ dOut, ...other })), dRows);
     const wgradOther = download(groupedMatmulWgrad({ dOut, rows, offsets, bias: true, transposed }));
     const dWeight = turned(wgradOther.dWeight, experts, inner, width);
-    expectSameValues('dWeight, transposed', dWeight, gradients.dWeight);
-    expectSameValues('dBias, transposed', wgradOther.dBias, gradients.dBias!);
+    expectSameBytes('dWeight, transposed', dWeight, gradients.dWeight);
+    expectSameBytes('dBias, transposed', wgradOther.dBias, gradients.dBias!);
   });
 
   test.each([false, true])(
@@ -142,10 +142,10 @@ describe.each(TARGETS)('grouped matmul on $device in $dtype', target => {
             bias: upload(otherBias.values, otherBias.shape, dtype, device),
           }),
         );
-        expectSameValues(`${half}`, found.out, plain.out);
+        expectSameBytes(`${half}`, found.out, plain.out);
         // Pre-activation columns lie as a bias does.
         const columns = stored('experts.gate_up_bias', [14, 2 * half], plain.preActivation!).values;
-        expectSameValues(`${half}`, found.preActivation, columns);
+        expectSameBytes(`${half}`, found.preActivation, columns);
       }
     },
   );

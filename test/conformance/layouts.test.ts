@@ -5,7 +5,7 @@ import { describe, test } from 'vitest';
 import { ACTIVATIONS, type DeviceName } from '../../src/index.ts';
 import { columnsPerOutput } from '../reference/activation.ts';
 import { activationTitle, CLAMPS } from '../support/activations.ts';
-import { expectClose, expectSameValues } from '../support/compare.ts';
+import { expectClose, expectSameBytes } from '../support/compare.ts';
 import { type Float, unitRoundoff } from '../support/dtypes.ts';
 import { expectAdded, expectRuns } from '../support/expect-layer.ts';
 import { type LayerCase, type LayerInputs, layerInputs, runLayer } from '../support/layer.ts';
@@ -62,50 +62,57 @@ function inOtherOrder(
   return result => results.test(result);
 }
 
-function expectPlainBits(plain: LayerInputs, layout: LayerVariant, device: DeviceName): void {
+/** What a layout computes beside what the plain one does, which is computed once for all of them. */
+function expectPlainBits(plain: LayerInputs, layouts: readonly LayerVariant[], device: DeviceName): void {
   const expected = download(runLayer(plain, { device }));
-  const found = download(runLayer(inLayout(plain, layout), { device }));
-  const reordered = inOtherOrder(plain, layout, device);
   const bound = Math.max(unitRoundoff(plain.dtype), 2 ** -20);
-  const expectSame = (name: string, actual: Float64Array | undefined, values: Float64Array) => {
-    if (reordered(name)) expectClose(name, actual!, values, bound);
-    else expectSameValues(name, actual, values);
-  };
-  for (const key of ['y', 'indices', 'weights', 'dx', 'dWeights'] as const) {
-    expectSame(key, found[key], expected[key]);
-  }
-  if (expected.dLogits) expectSame('dLogits', found.dLogits, expected.dLogits);
-  for (const [name, values] of Object.entries(expected.gradients)) {
-    const parts = tensorInLayout(name, { shape: plain.parameters[name]!.shape, values }, layout);
-    for (const [part, stored] of Object.entries(parts)) {
-      expectSame(part, found.gradients[part], stored.values);
+  for (const layout of layouts) {
+    const found = download(runLayer(inLayout(plain, layout), { device }));
+    const reordered = inOtherOrder(plain, layout, device);
+    const expectSame = (result: string, actual: Float64Array | undefined, values: Float64Array) => {
+      const name = `${layerTitle(layout)}: ${result}`;
+      if (reordered(result)) expectClose(name, actual!, values, bound);
+      else expectSameBytes(name, actual, values);
+    };
+    for (const key of ['y', 'indices', 'weights', 'dx', 'dWeights'] as const) {
+      expectSame(key, found[key], expected[key]);
+    }
+    if (expected.dLogits) expectSame('dLogits', found.dLogits, expected.dLogits);
+    for (const [name, values] of Object.entries(expected.gradients)) {
+      const parts = tensorInLayout(name, { shape: plain.parameters[name]!.shape, values }, layout);
+      for (const [part, stored] of Object.entries(parts)) {
+        expectSame(part, found.gradients[part], stored.values);
+      }
     }
   }
 }
 
-describe.each(TARGETS)('layouts on $device in $dtype', ({ dtype, device }) => {
-  describe.each(LAYOUTS.map(layout => ({ layout, title: layerTitle(layout) })))('$title', ({ layout }) => {
-    const { activation, ...arrangement } = layout;
-    const forms = FORMS.filter(form => gated(form) === gated(layout)).map(form => ({
-      form,
-      title: activationTitle({ activation: 'swiglu', ...form }),
-    }));
+/** Of experts with a gate, and of those without. */
+const GROUPS = [true, false].map(isGated => ({
+  title: isGated ? 'with a gate' : 'without one',
+  activation: isGated ? ('swiglu' as const) : ('relu2' as const),
+  layouts: LAYOUTS.filter(layout => gated(layout) === isGated).map(({ activation: _, ...layout }) => layout),
+  forms: FORMS.filter(form => gated(form) === isGated).map(form => ({
+    form,
+    title: activationTitle({ activation: 'swiglu', ...form }),
+  })),
+}));
 
+describe.each(TARGETS)('layouts on $device in $dtype', ({ dtype, device }) => {
+  describe.each(GROUPS)('$title', ({ activation, layouts, forms }) => {
     const samePlain = (rows: LayerCase, sizes: Partial<LayerCase>) =>
-      expectPlainBits(layerInputs({ ...rows, activation, ...sizes }, dtype), arrangement, device);
+      expectPlainBits(layerInputs({ ...rows, activation, ...sizes }, dtype), layouts, device);
     /** For the widths of a list in turn. */
     const rowsOf = (index: number) => (index % 2 ? FEW_ROWS : EMPTY_GROUP);
 
     test.each(forms)('$title', ({ form }) => {
-      expectRuns('layer', layerInputs({ ...OPTIONS, ...form, ...arrangement }, dtype), device);
-      for (const bias of [false, true]) {
-        expectPlainBits(layerInputs({ ...OPTIONS, ...form, bias }, dtype), arrangement, device);
+      for (const layout of layouts) {
+        expectRuns(layerTitle(layout), layerInputs({ ...OPTIONS, ...form, ...layout }, dtype), device);
       }
+      for (const bias of [false, true]) samePlain(OPTIONS, { ...form, bias });
     });
 
-    test.each(LOADS)('$name', load => {
-      expectPlainBits(layerInputs({ ...load, activation }, dtype), arrangement, device);
-    });
+    test.each(LOADS)('$name', load => samePlain(load, {}));
 
     test('every width of experts', () => {
       for (const [i, intermediate] of EDGES.entries()) samePlain(rowsOf(i), { hidden: 7, intermediate });
@@ -124,12 +131,14 @@ describe.each(TARGETS)('layouts on $device in $dtype', ({ dtype, device }) => {
 
     test('with every other option', () => {
       for (const { activation: _, activationLimit: __, separate: ___, ...options } of LAYERS) {
-        expectPlainBits(layerInputs({ ...OPTIONS, ...options, activation }, dtype), arrangement, device);
+        samePlain(OPTIONS, options);
       }
     });
 
     test.each([...new Set([dtype, 'float32'] as const)])('gradients added to %s buffers', stored => {
-      expectAdded(layerInputs({ ...OPTIONS, ...layout }, dtype), stored, device);
+      for (const layout of layouts) {
+        expectAdded(layerInputs({ ...OPTIONS, activation, ...layout }, dtype), stored, device);
+      }
     });
   });
 });

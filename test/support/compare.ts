@@ -40,30 +40,26 @@ export function expectClose(
     expect.fail(`${name}: relative error ${found.toExponential(3)}, bound ${bound.toExponential(3)}`);
 }
 
-/** The same bytes in every tensor of two results read with `downloadBytes`. */
+/** The same bytes in every array of two results read with `download` or `downloadBytes`. */
 export function expectSameBytes(name: string, actual: unknown, expected: unknown): void {
-  if (!Buffer.isBuffer(expected)) {
-    if (typeof expected !== 'object' || expected === null) return;
+  if (typeof expected !== 'object' || expected === null) return;
+  if (!ArrayBuffer.isView(expected)) {
     for (const [key, value] of Object.entries(expected)) {
       expectSameBytes(`${name}.${key}`, (actual as Record<string, unknown>)[key], value);
     }
     return;
   }
-  expect(Buffer.isBuffer(actual) && actual.length, `${name}: number of bytes`).toBe(expected.length);
-  if (expected.equals(actual as Buffer)) return;
-  const first = expected.findIndex((byte, i) => byte !== (actual as Buffer)[i]);
-  expect.fail(`${name}: bytes differ first at ${first} of ${expected.length}`);
+  expect(ArrayBuffer.isView(actual) && actual.byteLength, `${name}: number of bytes`).toBe(
+    expected.byteLength,
+  );
+  const [expectedBytes, actualBytes] = [bytesOf(expected), bytesOf(actual as ArrayBufferView)];
+  if (expectedBytes.equals(actualBytes)) return;
+  const first = expectedBytes.findIndex((byte, i) => byte !== actualBytes[i]);
+  expect.fail(`${name}: bytes differ first at ${first} of ${expectedBytes.length}`);
 }
 
-/** The same numbers to the bit. */
-export function expectSameValues(
-  name: string,
-  actual: Float64Array | undefined,
-  expected: Float64Array,
-): void {
-  const bytes = ({ buffer, byteOffset, byteLength }: Float64Array) =>
-    Buffer.from(buffer, byteOffset, byteLength);
-  expectSameBytes(name, actual && bytes(actual), bytes(expected));
+function bytesOf({ buffer, byteOffset, byteLength }: ArrayBufferView): Buffer {
+  return Buffer.from(buffer as ArrayBuffer, byteOffset, byteLength);
 }
 
 /**

@@ -9,7 +9,7 @@ import { expectSameBytes, expectTwicePlain } from './compare.ts';
 import { type Float, plainPrecision, representable } from './dtypes.ts';
 import { isFrozen, type LayerInputs, type LayerRun, logitsPerToken, runLayer } from './layer.ts';
 import { seeded } from './random.ts';
-import { download, downloadBytes, type Replaced, upload } from './tensors.ts';
+import { download, type Replaced, upload } from './tensors.ts';
 
 export function expectLayer(
   name: string,
@@ -54,9 +54,9 @@ export function referenceOptions(
 
 /** Holds a problem's run against the reference, and to the same bits where pre-activations are computed again. */
 export function expectRuns(name: string, inputs: LayerInputs, device?: DeviceName): void {
-  expectLayer(name, inputs, download(runLayer(inputs, { device })));
-  const saved = downloadBytes(runLayer(inputs, { device }));
-  const again = downloadBytes(runLayer(inputs, { device, save: 'recompute' }));
+  const saved = download(runLayer(inputs, { device }));
+  expectLayer(name, inputs, saved);
+  const again = download(runLayer(inputs, { device, save: 'recompute' }));
   expectSameBytes(`${name}: recompute`, again, saved);
 }
 
