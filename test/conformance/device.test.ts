@@ -151,10 +151,10 @@ describe.skipIf(!emulated)('a GPU of little memory', () => {
 
 describe.skipIf(!emulated)('a GPU that fails', () => {
   it('is lost to the process, which goes on', async () => {
-    const failed =
-      'ERR_DEVICE cast: the device failed: cudaErrorIllegalAddress, an illegal memory access was encountered';
+    // Found by the wait, or by the next call of the op if the kernel was quick.
+    const failed = /^ERR_DEVICE cast: .+: cudaErrorIllegalAddress, an illegal memory access was encountered$/;
     expect(await child('lost device')).toEqual({
-      first: failed,
+      first: expect.stringMatching(failed),
       again: [
         expect.stringMatching(/^ERR_DEVICE .*cudaErrorIllegalAddress/),
         expect.stringMatching(/^ERR_DEVICE .*cudaErrorIllegalAddress/),
