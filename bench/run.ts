@@ -2,9 +2,10 @@
 
 import type { Comparison } from '../src/compare.ts';
 import { backendInfo, synchronize, trimMemory } from '../src/device.ts';
-import type { FloatDType } from '../src/dtype.ts';
+import { DTYPES, type FloatDType } from '../src/dtype.ts';
 import type { MoeGradients } from '../src/ops/moe.ts';
 import type { DeviceName } from '../src/tensor.ts';
+import { floorMs, measureCeilings } from './ceilings.ts';
 import { checkWorkload } from './check.ts';
 import { type Measured, type MeasureOptions, measure } from './measure.ts';
 import { checkMemory } from './memory.ts';
@@ -29,6 +30,8 @@ export interface BenchResult extends LayerShape {
   readonly medianMs: number;
   readonly minMs: number;
   readonly tflops: number;
+  /** The least time that this machine's ceilings allow, measured just before; of the CPU alone. */
+  readonly floorMs?: number;
   readonly instructionSet: string;
   readonly runs: number;
 }
@@ -60,16 +63,28 @@ export async function* runBench(options: BenchOptions): AsyncGenerator<BenchResu
   const comparisons = await checkWorkload(workload, backward);
   if (!comparisons.every(({ holds }) => holds)) throw new WrongResult(comparisons);
   trimMemory();
+  const ceilings = device === 'cpu' ? measureCeilings(dtype) : undefined;
+  trimMemory();
+  const touchedExperts = countTouchedExperts(workload);
   for (const pass of passes) {
     const { medianMs, minMs, runs } = measure(measured(workload, pass), options);
     const { threads, instructionSet } = backendInfo();
     const tflops = flops(shape, pass) / (medianMs * 1e9);
+    const floor = { shape, pass, elementBytes: DTYPES[dtype].bytes, touchedExperts };
     yield {
       ...{ shape: name, dtype, device, pass, threads, medianMs, minMs, tflops },
+      ...(ceilings && { floorMs: floorMs(floor, ceilings) }),
       ...shape,
       ...{ instructionSet, runs },
     };
   }
+}
+
+function countTouchedExperts(workload: Workload): number {
+  const forward = workload.forward('nothing');
+  const touched = new Set(forward.routing.indices.dataSync() as Int32Array).size;
+  disposeForward(forward);
+  return touched;
 }
 
 /** What is timed in a pass: `backward` runs after a forward pass that is not timed. */

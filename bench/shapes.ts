@@ -63,3 +63,17 @@ export function flops(shape: LayerShape, pass: Pass): number {
   const forward = (isGated(activation) ? 6 : 4) * tokens * topK * hidden * intermediate;
   return { forward, backward: 2 * forward, both: 3 * forward }[pass];
 }
+
+/**
+ * Bytes that cannot be avoided, each read or written once: the weights of the experts that any token reaches, x and y; backward
+ * those weights, the gradients of all experts' weights, x, dy, dx and the saved pre-activations.
+ */
+export function bytes(shape: LayerShape, pass: Pass, elementBytes: number, touchedExperts: number): number {
+  const { tokens, topK, hidden, intermediate, experts, activation } = shape;
+  const weights = weightCount(shape);
+  const touched = (weights / experts) * touchedExperts;
+  const preActivations = tokens * topK * intermediate * (isGated(activation) ? 2 : 1);
+  const forward = touched + 2 * tokens * hidden;
+  const backward = touched + weights + 3 * tokens * hidden + preActivations;
+  return elementBytes * { forward, backward, both: forward + preActivations + backward }[pass];
+}

@@ -6,6 +6,7 @@
 #include "binding/ops.h"
 #include "binding/order.h"
 #include "binding/tensors.h"
+#include "cpu/ceilings.h"
 #include "cpu/kernels.h"
 #include "cpu/memory.h"
 #include "cpu/thread_pool.h"
@@ -101,6 +102,15 @@ Napi::Value get_float32_matmul(const Napi::CallbackInfo& call) {
   return Napi::Number::New(call.Env(), static_cast<int>(float32_matmul().load()));
 }
 
+Napi::Value ceilings(const Napi::CallbackInfo& call) {
+  const auto dtype = static_cast<DType>(call[0].As<Napi::Number>().Int32Value());
+  const cpu::Ceilings found = cpu::measure_ceilings(dtype, call[1].As<Napi::Number>().DoubleValue());
+  auto result = Napi::Object::New(call.Env());
+  result.Set("flops", found.flops);
+  result.Set("bytes", found.bytes);
+  return result;
+}
+
 Napi::Value synchronize(const Napi::CallbackInfo& call) {
   wait_for(Environment::of(call.Env()).queue(call[0].As<Napi::Number>().Int32Value()));
   return call.Env().Undefined();
@@ -128,6 +138,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("getThreads", Napi::Function::New(env, guarded<get_threads>));
   exports.Set("setFloat32Matmul", Napi::Function::New(env, guarded<set_float32_matmul>));
   exports.Set("getFloat32Matmul", Napi::Function::New(env, guarded<get_float32_matmul>));
+  exports.Set("ceilings", Napi::Function::New(env, guarded<ceilings>));
   exports.Set("synchronize", Napi::Function::New(env, guarded<synchronize>));
   exports.Set("finished", Napi::Function::New(env, guarded<finished>));
   export_tensors(env, exports);

@@ -1,7 +1,6 @@
 #include "cpu/grouped_gemm.h"
 
 #include <algorithm>
-#include <array>
 #include <cstdlib>
 #include <memory>
 #include <vector>
@@ -18,6 +17,10 @@ namespace {
 constexpr int kBlockRowTiles = 12;
 constexpr int kBlockColumnTiles = 8;
 constexpr int64_t kBlockUnits = 512;
+// Of rows that make a single tile, where nothing of B is kept: the longer, the more memory is read in the
+// order of its addresses. A is no larger than above.
+constexpr int64_t kFewRowsUnits = 4096;
+static_assert(kFewRowsUnits <= kBlockRowTiles * kBlockUnits);
 // Below this many multiply-adds, waking another thread costs more than it brings.
 constexpr int64_t kSerialWork = 1 << 19;
 
@@ -49,14 +52,32 @@ struct Scratch {
   }
 
   AlignedFloats a, b, c;
-  // Stored rows of each operand that take part in the present block of k.
-  using StoredRows = std::array<const void*, 2 * kBlockUnits>;
-  StoredRows a_rows, b_rows[kSlivers];
+  // Stored rows of A, and of B for the present tile and the next, that take part in a block of k.
+  const void* a_rows[2 * kBlockUnits];
+  const void* b_rows[2][kSlivers * 2 * kBlockUnits];
 };
 
-// The rows of C of one task, within one group.
+// The columns of one tile as B stores them.
+struct StoredColumns {
+  struct Sliver {
+    const void* const* rows;
+    int64_t offset;  // elements to skip in each
+    int lanes;
+    bool absent;
+  };
+  Sliver slivers[kSlivers];
+  // All that is read: `length` elements from `offset` on of each row of every sliver.
+  const void* const* rows;
+  int64_t row_count;
+  int64_t offset, length;
+};
+
+// The rows of C of one task, within one group, and its columns.
 struct RowBlock {
   int64_t group, row, rows;
+};
+struct Columns {
+  int64_t begin, end;
 };
 
 // How a segment is multiplied: what its dtypes allow on this processor.
@@ -64,6 +85,7 @@ struct Multiplier {
   int steps;  // of k in one unit
   PackKernel pack_a, pack_b;
   const TileProduct* products;
+  const FewRowsProduct* few_rows_products;  // where B's k is contiguous
 };
 
 Multiplier choose_multiplier(const Kernels& table, const Segment& segment, bool exact) {
@@ -77,7 +99,9 @@ Multiplier choose_multiplier(const Kernels& table, const Segment& segment, bool 
   return {.steps = steps_per_unit(kind),
           .pack_a = pack_of(segment.a),
           .pack_b = pack_of(segment.b[0]),
-          .products = table.tile_product[static_cast<size_t>(kind)]};
+          .products = table.tile_product[static_cast<size_t>(kind)],
+          .few_rows_products =
+              table.few_rows_product[static_cast<size_t>(kind)][static_cast<size_t>(segment.b[0].dtype)]};
 }
 
 class Product {
@@ -137,76 +161,240 @@ class Product {
 
   void run_block(const RowBlock& block, int64_t col_begin, int64_t col_end) const {
     Scratch& scratch = Scratch::of_this_thread();
+    const Columns columns = {.begin = col_begin, .end = col_end};
+    const auto k_of = [&](int segment) {
+      return gemm_.ragged == Ragged::k ? rows_of(block.group) : gemm_.segments[segment].k;
+    };
+    int last = gemm_.segments.size() - 1;
+    while (last >= 0 && k_of(last) == 0) --last;
     bool accumulate = false;
-    for (int i = 0; i < gemm_.segments.size(); ++i) {
+    for (int i = 0; i <= last; ++i) {
       const Segment& segment = gemm_.segments[i];
       const Multiplier& multiplier = multipliers_[static_cast<size_t>(i)];
-      const int64_t k = gemm_.ragged == Ragged::k ? rows_of(block.group) : segment.k;
-      for (int64_t step = 0; step < k; step += kBlockUnits * multiplier.steps) {
-        const int64_t end = std::min(k, step + kBlockUnits * multiplier.steps);
-        multiply_steps(scratch, block, col_begin, col_end,
+      const int64_t k = k_of(i);
+      const bool few_rows =
+          block.rows <= table_.tile_rows && segment.a.k_contiguous && segment.b[0].k_contiguous;
+      const int64_t most = (few_rows ? kFewRowsUnits : kBlockUnits) * multiplier.steps;
+      for (int64_t step = 0; step < k; step += most) {
+        multiply_steps(scratch, block, columns,
                        {.segment = segment,
                         .multiplier = multiplier,
                         .begin = step,
-                        .end = end,
-                        .accumulate = accumulate});
+                        .end = std::min(k, step + most),
+                        .next_end = std::min(k, step + 2 * most),
+                        .few_rows = few_rows,
+                        .accumulate = accumulate,
+                        .finishes = i == last && step + most >= k});
         accumulate = true;
       }
     }
-    if (!accumulate) {
-      const int64_t tiles = (col_end - col_begin + tile_columns_ - 1) / tile_columns_;
-      std::fill_n(scratch.c.get(), tiles * block.rows * kSlivers * table_.width, 0.0f);
-    }
-    finish(scratch, block, col_begin, col_end);
+    if (last < 0) finish_empty(scratch, block, columns);
   }
 
-  // Steps [begin, end) of k of one segment.
+  // Steps [begin, end) of the k of one segment.
   struct Steps {
     const Segment& segment;
     const Multiplier& multiplier;
     int64_t begin, end;
-    bool accumulate;
+    int64_t next_end;  // of the steps after these
+    bool few_rows;     // multiplied without panels of B
+    bool accumulate;   // to the sums of steps before
+    bool finishes;     // the sums
 
     int64_t count() const { return end - begin; }
+    DType dtype() const { return segment.b[0].dtype; }
     int64_t units() const { return (count() + multiplier.steps - 1) / multiplier.steps; }
+    // Those after these: none after the last.
+    Steps next() const {
+      Steps steps = *this;
+      steps.begin = end;
+      steps.end = next_end;
+      return steps;
+    }
   };
 
-  void multiply_steps(Scratch& scratch, const RowBlock& block, int64_t col_begin, int64_t col_end,
+  void multiply_steps(Scratch& scratch, const RowBlock& block, const Columns& task,
                       const Steps& steps) const {
-    const int64_t units = steps.units();
     pack_rows_of_c(scratch, block, steps);
-    // Stored rows that are steps of k serve every column.
-    for (int matrix = 0; matrix < (gemm_.side_by_side ? kSlivers : 1); ++matrix) {
-      const Operand& b = steps.segment.b[matrix];
-      if (!b.k_contiguous && !b.absent)
-        list_steps(b, block.group, steps.begin, steps.count(), scratch.b_rows[matrix]);
-    }
+    const Operand& b = steps.segment.b[0];
+    // Those of the present tile and the next, by turns.
+    StoredColumns columns[2];
+    if (!b.k_contiguous)
+      columns[0] = columns[1] = list_steps_of_columns(scratch.b_rows[0], block.group, steps);
+    const auto find = [&](int turn, int64_t col, const Steps& at) {
+      if (b.k_contiguous) {
+        columns[turn] = list_columns(scratch.b_rows[turn], block.group, col, at);
+      } else {
+        place_columns(columns[turn], col);
+      }
+    };
+    int turn = 0;
+    find(turn, task.begin, steps);
     float* c = scratch.c.get();
-    for (int64_t col = col_begin; col < col_end; col += tile_columns_) {
-      pack_columns_of_c(scratch, block.group, col, steps);
-      const float* a = scratch.a.get();
-      for_each_tile(block, [&](int64_t /*row*/, int rows) {
-        steps.multiplier.products[rows - 1]({.units = units,
-                                             .a = a,
-                                             .b0 = scratch.b.get(),
-                                             .b1 = scratch.b.get() + units * table_.width,
-                                             .c = c,
-                                             .accumulate = steps.accumulate});
-        a += rows * units;
-        c += rows * kSlivers * table_.width;
-      });
+    for (int64_t col = task.begin; col < task.end; col += tile_columns_, turn ^= 1) {
+      // What comes next in this task, if anything of B does that was not read before.
+      const StoredColumns* next = nullptr;
+      if (col + tile_columns_ < task.end) {
+        find(turn ^ 1, col + tile_columns_, steps);
+        next = &columns[turn ^ 1];
+      } else if (const Steps after = steps.next(); b.k_contiguous && after.count() > 0) {
+        find(turn ^ 1, task.begin, after);
+        next = &columns[turn ^ 1];
+      }
+      if (steps.few_rows) {
+        multiply_few_rows(scratch, block, col, columns[turn], next, steps, c);
+      } else {
+        multiply_panels(scratch, block, col, columns[turn], next, steps, c);
+      }
+      c += block.rows * kSlivers * table_.width;
     }
+  }
+
+  void multiply_panels(Scratch& scratch, const RowBlock& block, int64_t col, const StoredColumns& columns,
+                       const StoredColumns* next, const Steps& steps, float* c) const {
+    const int64_t units = steps.units();
+    pack_columns_of_c(scratch, columns, steps);
+    const int64_t tiles = (block.rows + table_.tile_rows - 1) / table_.tile_rows;
+    const Ahead ahead = next != nullptr ? ahead_of(*next, steps.dtype()) : Ahead{};
+    const float* a = scratch.a.get();
+    int64_t tile = 0;
+    for_each_tile(block, [&](int64_t row, int rows) {
+      steps.multiplier.products[rows - 1]({.units = units,
+                                           .a = a,
+                                           .b0 = scratch.b.get(),
+                                           .b1 = scratch.b.get() + units * table_.width,
+                                           .c = c,
+                                           .accumulate = steps.accumulate,
+                                           .ahead = share_of(ahead, tile++, tiles)});
+      if (steps.finishes) finish(block.group, row, rows, col, c);
+      a += rows * units;
+      c += rows * kSlivers * table_.width;
+    });
+  }
+
+  void multiply_few_rows(const Scratch& scratch, const RowBlock& block, int64_t col,
+                         const StoredColumns& columns, const StoredColumns* next, const Steps& steps,
+                         float* c) const {
+    for (int i = 0; i < kSlivers; ++i) {
+      const StoredColumns::Sliver& sliver = columns.slivers[i];
+      float* sums = c + i * table_.width;
+      if (sliver.lanes == 0) continue;
+      if (sliver.absent) {
+        if (!steps.accumulate) clear(sums, block.rows);
+        continue;
+      }
+      steps.multiplier.few_rows_products[block.rows - 1](
+          {.rows = sliver.rows,
+           .offset = sliver.offset,
+           .lanes = sliver.lanes,
+           .steps = steps.count(),
+           .a = scratch.a.get(),
+           .c = sums,
+           .accumulate = steps.accumulate,
+           .ahead = ahead_of_sliver(columns, i + 1, next, steps)});
+    }
+    if (steps.finishes) finish(block.group, block.row, static_cast<int>(block.rows), col, c);
+  }
+
+  void clear(float* sums, int64_t rows) const {
+    for (int64_t row = 0; row < rows; ++row)
+      std::fill_n(sums + row * kSlivers * table_.width, table_.width, 0.0f);
+  }
+
+  // What sliver `i` of a tile multiplies, from which column on, and how many.
+  const Operand& matrix_of(const Steps& steps, int i) const {
+    return steps.segment.b[gemm_.side_by_side ? i : 0];
+  }
+  int64_t first_of(int64_t col, int i) const { return gemm_.side_by_side ? col : col + i * table_.width; }
+  int lanes_of(int64_t col, int i) const {
+    return static_cast<int>(std::clamp<int64_t>(gemm_.n - first_of(col, i), 0, table_.width));
+  }
+
+  // The columns of the tile at `col`, each a stored row.
+  StoredColumns list_columns(const void** rows, int64_t group, int64_t col, const Steps& steps) const {
+    StoredColumns columns = {
+        .slivers = {}, .rows = rows, .row_count = 0, .offset = steps.begin, .length = steps.count()};
+    for (int i = 0; i < kSlivers; ++i) {
+      const Operand& b = matrix_of(steps, i);
+      const int lanes = lanes_of(col, i);
+      columns.slivers[i] = {
+          .rows = rows + columns.row_count, .offset = steps.begin, .lanes = lanes, .absent = b.absent};
+      if (b.absent) continue;
+      list_rows(b, group, first_of(col, i), lanes, rows + columns.row_count);
+      columns.row_count += lanes;
+    }
+    return columns;
+  }
+
+  // The columns of a tile whose stored rows are steps of k, the same for every tile; see place_columns().
+  StoredColumns list_steps_of_columns(const void** rows, int64_t group, const Steps& steps) const {
+    StoredColumns columns = {.slivers = {}, .rows = rows, .row_count = 0, .offset = 0, .length = 0};
+    for (int i = 0; i < kSlivers; ++i) {
+      const Operand& b = matrix_of(steps, i);
+      const bool listed = i > 0 && !gemm_.side_by_side;
+      columns.slivers[i] = {
+          .rows = listed ? rows : rows + columns.row_count, .offset = 0, .lanes = 0, .absent = b.absent};
+      if (listed || b.absent) continue;
+      list_steps(b, group, steps.begin, steps.count(), rows + columns.row_count);
+      columns.row_count += steps.count();
+    }
+    return columns;
+  }
+
+  void place_columns(StoredColumns& columns, int64_t col) const {
+    columns.offset = col;
+    columns.length = std::min(tile_columns_, gemm_.n - col);
+    for (int i = 0; i < kSlivers; ++i) {
+      columns.slivers[i].offset = first_of(col, i);
+      columns.slivers[i].lanes = lanes_of(col, i);
+    }
+  }
+
+  // Everything that is read of these columns.
+  static Ahead ahead_of(const StoredColumns& columns, DType dtype) {
+    const auto size = static_cast<int64_t>(bytes_of(dtype));
+    return {.rows = columns.rows,
+            .begin = columns.offset * size,
+            .end = (columns.offset + columns.length) * size,
+            .lines = lines_of(columns.length * size) * columns.row_count};
+  }
+
+  // What is read of sliver `i`, or after the last one of the next columns' first.
+  static Ahead ahead_of_sliver(const StoredColumns& columns, int i, const StoredColumns* next,
+                               const Steps& steps) {
+    if (i == kSlivers) return next != nullptr ? ahead_of_sliver(*next, 0, nullptr, steps) : Ahead{};
+    const StoredColumns::Sliver& sliver = columns.slivers[i];
+    const int64_t rows = sliver.absent ? 0 : sliver.lanes;
+    return ahead_of({.slivers = {},
+                     .rows = sliver.rows,
+                     .row_count = rows,
+                     .offset = columns.offset,
+                     .length = columns.length},
+                    steps.dtype());
+  }
+
+  static int64_t lines_of(int64_t bytes) { return (bytes + kCacheLine - 1) / kCacheLine; }
+
+  // The lines that fall to part `i` of `parts`.
+  static Ahead share_of(Ahead ahead, int64_t i, int64_t parts) {
+    if (ahead.lines == 0) return ahead;
+    const int64_t per_row = lines_of(ahead.end - ahead.begin);
+    const int64_t begin = ahead.lines * i / parts, end = ahead.lines * (i + 1) / parts;
+    ahead.rows += begin / per_row;
+    ahead.first = begin % per_row;
+    ahead.lines = end - begin;
+    return ahead;
   }
 
   // A, tile after tile.
   void pack_rows_of_c(Scratch& scratch, const RowBlock& block, const Steps& steps) const {
     const Operand& operand = steps.segment.a;
-    auto& rows = scratch.a_rows;
+    const void** rows = scratch.a_rows;
     if (!operand.k_contiguous) list_steps(operand, block.group, steps.begin, steps.count(), rows);
     float* panel = scratch.a.get();
     for_each_tile(block, [&](int64_t row, int count) {
       if (operand.k_contiguous) list_rows(operand, block.group, row, count, rows);
-      steps.multiplier.pack_a({.rows = rows.data(),
+      steps.multiplier.pack_a({.rows = rows,
                                .offset = operand.k_contiguous ? steps.begin : row,
                                .lanes = count,
                                .pitch = count,
@@ -216,39 +404,35 @@ class Product {
     });
   }
 
-  // B's two slivers for the tile that starts at column `col`.
-  void pack_columns_of_c(Scratch& scratch, int64_t group, int64_t col, const Steps& steps) const {
-    const int64_t size = steps.units() * table_.width;
-    for (int sliver = 0; sliver < kSlivers; ++sliver) {
-      const int matrix = gemm_.side_by_side ? sliver : 0;
-      const Operand& b = steps.segment.b[matrix];
-      auto& rows = scratch.b_rows[matrix];
-      float* panel = scratch.b.get() + sliver * size;
-      if (b.absent) {
-        std::fill_n(panel, size, 0.0f);
-        continue;
+  // B's two slivers for one tile.
+  void pack_columns_of_c(Scratch& scratch, const StoredColumns& columns, const Steps& steps) const {
+    float* panel = scratch.b.get();
+    for (const StoredColumns::Sliver& sliver : columns.slivers) {
+      if (sliver.absent) {
+        std::fill_n(panel, steps.units() * table_.width, 0.0f);
+      } else {
+        steps.multiplier.pack_b({.rows = sliver.rows,
+                                 .offset = sliver.offset,
+                                 .lanes = sliver.lanes,
+                                 .pitch = table_.width,
+                                 .steps = steps.count(),
+                                 .panel = panel});
       }
-      const int64_t first = gemm_.side_by_side ? col : col + sliver * table_.width;
-      const auto lanes = static_cast<int>(std::clamp<int64_t>(gemm_.n - first, 0, table_.width));
-      if (b.k_contiguous) list_rows(b, group, first, lanes, rows);
-      steps.multiplier.pack_b({.rows = rows.data(),
-                               .offset = b.k_contiguous ? steps.begin : first,
-                               .lanes = lanes,
-                               .pitch = table_.width,
-                               .steps = steps.count(),
-                               .panel = panel});
+      panel += steps.units() * table_.width;
     }
   }
 
-  void finish(const Scratch& scratch, const RowBlock& block, int64_t col_begin, int64_t col_end) const {
-    const float* c = scratch.c.get();
-    for (int64_t col = col_begin; col < col_end; col += tile_columns_) {
-      const auto lanes = static_cast<int>(std::min(tile_columns_, gemm_.n - col));
-      for_each_tile(block, [&](int64_t row, int rows) {
-        epilogue_({.c = c, .group = block.group, .row = row, .col = col, .rows = rows, .lanes = lanes});
-        c += rows * kSlivers * table_.width;
-      });
-    }
+  void finish(int64_t group, int64_t row, int rows, int64_t col, const float* c) const {
+    const auto lanes = static_cast<int>(std::min(tile_columns_, gemm_.n - col));
+    epilogue_({.c = c, .group = group, .row = row, .col = col, .rows = rows, .lanes = lanes});
+  }
+
+  // Sums of no steps at all.
+  void finish_empty(const Scratch& scratch, const RowBlock& block, const Columns& task) const {
+    float* c = scratch.c.get();
+    std::fill_n(c, table_.tile_rows * kSlivers * table_.width, 0.0f);
+    for (int64_t col = task.begin; col < task.end; col += tile_columns_)
+      for_each_tile(block, [&](int64_t row, int rows) { finish(block.group, row, rows, col, c); });
   }
 
   // Tiles of nearly equal height: a small last one would waste its loads of B.
@@ -263,13 +447,13 @@ class Product {
 
   // Rows of C or columns of C, one stored row each. Ragged rows are numbered over all groups already.
   static void list_rows(const Operand& operand, int64_t group, int64_t first, int64_t count,
-                        Scratch::StoredRows& rows) {
-    for (int64_t i = 0; i < count; ++i) rows[static_cast<size_t>(i)] = row_of(operand, group, first + i);
+                        const void** rows) {
+    for (int64_t i = 0; i < count; ++i) rows[i] = row_of(operand, group, first + i);
   }
 
   // Steps of k, one stored row each: of the weight, or routed rows of the group.
   void list_steps(const Operand& operand, int64_t group, int64_t first, int64_t count,
-                  Scratch::StoredRows& rows) const {
+                  const void** rows) const {
     if (gemm_.ragged == Ragged::k) first += begin_of(group);
     list_rows(operand, group, first, count, rows);
   }

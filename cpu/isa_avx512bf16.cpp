@@ -43,7 +43,7 @@ struct BFloat16PairUnits {
 constexpr Kernels make_bfloat16_kernels() {
   Kernels table = make_kernels("avx512bf16");
   add_products<BFloat16PairUnits>(table, PanelKind::bfloat16_pairs);
-  add_packing<BFloat16PairUnits, bfloat16>(table, PanelKind::bfloat16_pairs, DType::bfloat16);
+  add_source<BFloat16PairUnits, bfloat16>(table, PanelKind::bfloat16_pairs, DType::bfloat16);
   return table;
 }
 

@@ -40,6 +40,18 @@ struct PackArgs {
 };
 using PackKernel = void (*)(const PackArgs&);
 
+inline constexpr int64_t kCacheLine = 64;
+
+// What memory is asked for while something else is multiplied: the bytes [begin, end) of stored rows, one row
+// after the other, for memory is fastest in the order of its addresses. `lines` cache lines of them, the first row
+// from its line `first` on.
+struct Ahead {
+  const void* const* rows = nullptr;
+  int64_t begin = 0, end = 0;
+  int64_t first = 0;
+  int64_t lines = 0;
+};
+
 // c[rows][2·width] (+)= Σ_unit a[unit][rows] · b[sliver][unit][width]
 struct TileProductArgs {
   int64_t units;
@@ -47,9 +59,23 @@ struct TileProductArgs {
   const float* b0;
   const float* b1;
   float* c;
-  bool accumulate;  // add to c instead of starting at zero
+  bool accumulate;   // add to c instead of starting at zero
+  Ahead ahead = {};  // at most one line a unit is asked for
 };
 using TileProduct = void (*)(const TileProductArgs&);
+
+// c[rows][width of 2·width] (+)= Σ_step a[unit][rows] · b[lane][step], B as it is stored: a row a lane.
+struct FewRowsArgs {
+  const void* const* rows;  // of each lane
+  int64_t offset;           // elements to skip in each
+  int lanes;                // at least 1; those after them are given any sums
+  int64_t steps;
+  const float* a;
+  float* c;
+  bool accumulate;
+  Ahead ahead = {};  // at most one line for each of B is asked for
+};
+using FewRowsProduct = void (*)(const FewRowsArgs&);
 
 // out[row][lane] (+)= scale · c[row][lane] + bias[lane]
 struct StoreArgs {
@@ -153,6 +179,8 @@ struct Kernels {
   // By panel kind and source dtype (float32, bfloat16, float16); pairs come from bfloat16 alone.
   PackKernel pack_k_contiguous[kPanelKinds][3];
   PackKernel pack_lanes_contiguous[kPanelKinds][3];
+  // By panel kind, source dtype and rows - 1; of all the rows that a tile may have.
+  FewRowsProduct few_rows_product[kPanelKinds][3][kMaxTileRows];
 
   void (*store)(const StoreArgs&);
   void (*activate)(const ActivateArgs&);

@@ -83,6 +83,8 @@ export type Native = Record<NativeOp, (args: NativeArgs) => void> & {
   getThreads(): number;
   setFloat32Matmul(setting: number): void;
   getFloat32Matmul(): number;
+  /** What the CPU reaches at most with every thread, measured for `seconds` each: FLOP/s of products of a dtype, bytes/s read. */
+  ceilings(dtype: number, seconds: number): { readonly flops: number; readonly bytes: number };
   /** Uninitialised memory for a tensor. */
   allocate(device: number, dtype: number, shape: readonly number[]): NativeTensor;
   /** A tensor over the caller's buffer, which is kept alive as long as native code may touch it. */

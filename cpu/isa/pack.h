@@ -4,26 +4,37 @@
 // Full registers are stored even where fewer lanes are wanted: what spills over is overwritten by the next
 // store, because units are written in ascending and blocks of lanes in the order that makes it so.
 
-// Stored rows are lanes: blocks of kWidth x kWidth units are transposed in registers.
+// Stored rows are lanes: blocks of kWidth x kWidth units are transposed in registers, of which the `given`
+// first rows are there.
+template <class Units, class T>
+inline void load_transposed(const T* const* rows, int given, int64_t step, int64_t steps,
+                            F (&block)[V::kWidth]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < V::kWidth; ++i) block[i] = i < given ? Units::load(rows[i] + step, steps) : V::zero();
+  V::transpose(block);
+}
+
 template <class Units, class T>
 void pack_k_contiguous(const PackArgs& args) {
-  constexpr int kSteps = Units::kSteps;
-  const int64_t units = (args.steps + kSteps - 1) / kSteps;
+  constexpr int kSteps = Units::kSteps, kBlock = V::kWidth * kSteps;
   for (int lane = (args.pitch - 1) / V::kWidth * V::kWidth; lane >= 0; lane -= V::kWidth) {
     const int64_t left = args.lanes - lane;
     const int given = static_cast<int>(left > 0 ? min_of(V::kWidth, left) : 0);
     const T* rows[V::kWidth];
     for (int i = 0; i < given; ++i) rows[i] = static_cast<const T*>(args.rows[lane + i]) + args.offset;
-    for (int64_t unit = 0; unit < units; unit += V::kWidth) {
-      F block[V::kWidth];
-      const int64_t step = unit * kSteps;
-      for (int i = 0; i < given; ++i) block[i] = Units::load(rows[i] + step, args.steps - step);
-      for (int i = given; i < V::kWidth; ++i) block[i] = V::zero();
-      V::transpose(block);
-      float* out = args.panel + unit * args.pitch + lane;
-      const int64_t count = min_of(V::kWidth, units - unit);
-      for (int64_t i = 0; i < count; ++i) V::store(out + i * args.pitch, block[i]);
+    float* out = args.panel + lane;
+    F block[V::kWidth];
+    int64_t step = 0;
+    // Constants where the block is whole, so that it stays in registers.
+    for (; step + kBlock <= args.steps; step += kBlock, out += V::kWidth * args.pitch) {
+      load_transposed<Units>(rows, given, step, kBlock, block);
+#pragma GCC unroll 16
+      for (int i = 0; i < V::kWidth; ++i) V::store(out + i * args.pitch, block[i]);
     }
+    if (step == args.steps) continue;
+    load_transposed<Units>(rows, given, step, args.steps - step, block);
+    const int64_t units = (args.steps - step + kSteps - 1) / kSteps;
+    for (int64_t i = 0; i < units; ++i) V::store(out + i * args.pitch, block[i]);
   }
 }
 

@@ -6,18 +6,24 @@
 // The rest builds on it.
 #include "cpu/isa/activations.h"
 #include "cpu/isa/epilogues.h"
+#include "cpu/isa/prefetch.h"
 #include "cpu/isa/units.h"
 // Packing and products build on units.
 #include "cpu/isa/pack.h"
+// Products of few rows transpose as packing does.
+#include "cpu/isa/few_rows.h"
 #include "cpu/isa/route_token.h"
 #include "cpu/isa/rows.h"
 #include "cpu/isa/tile_product.h"
 
+// What reads B, or A, as it is stored.
 template <class Units, class T>
-constexpr void add_packing(Kernels& table, PanelKind kind, DType source) {
+constexpr void add_source(Kernels& table, PanelKind kind, DType source) {
   table.pack_k_contiguous[static_cast<int>(kind)][static_cast<int>(source)] = pack_k_contiguous<Units, T>;
   table.pack_lanes_contiguous[static_cast<int>(kind)][static_cast<int>(source)] =
       pack_lanes_contiguous<Units, T>;
+  fill_few_rows<Units, T>(table.few_rows_product[static_cast<int>(kind)][static_cast<int>(source)],
+                          std::make_integer_sequence<int, kTileRows>{});
 }
 
 template <class Units>
@@ -32,9 +38,9 @@ constexpr Kernels make_kernels(const char* name) {
   table.width = V::kWidth;
   table.tile_rows = kTileRows;
   add_products<FloatUnits>(table, PanelKind::floats);
-  add_packing<FloatUnits, float>(table, PanelKind::floats, DType::float32);
-  add_packing<FloatUnits, bfloat16>(table, PanelKind::floats, DType::bfloat16);
-  add_packing<FloatUnits, float16>(table, PanelKind::floats, DType::float16);
+  add_source<FloatUnits, float>(table, PanelKind::floats, DType::float32);
+  add_source<FloatUnits, bfloat16>(table, PanelKind::floats, DType::bfloat16);
+  add_source<FloatUnits, float16>(table, PanelKind::floats, DType::float16);
   table.store = store;
   table.activate = activate;
   table.activate_backward = activate_backward;

@@ -85,10 +85,10 @@ function printResults(results: readonly BenchResult[]): void {
   printLine(
     `${shape}: ${sizes}, ${activation}, on ${device} (${instructionSet}); checked against the reference first`,
   );
-  const rows = results.map(({ dtype, pass, threads, medianMs, minMs, tflops, runs }) => [
-    ...[dtype, pass, `${threads}`, medianMs.toFixed(2), minMs.toFixed(2)],
-    ...[tflops.toPrecision(3), `${runs}`],
+  const rows = results.map(({ dtype, pass, threads, medianMs, minMs, tflops, floorMs, runs }) => [
+    ...[dtype, pass, `${threads}`, medianMs.toFixed(2), minMs.toFixed(2), tflops.toPrecision(3)],
+    ...[floorMs === undefined ? '–' : `${((100 * floorMs) / medianMs).toFixed(0)} %`, `${runs}`],
   ]);
-  const head = ['dtype', 'pass', 'threads', 'median ms', 'min ms', 'TFLOP/s', 'runs'];
-  printTable(head, rows, ['left', 'left', 'right', 'right', 'right', 'right', 'right']);
+  const head = ['dtype', 'pass', 'threads', 'median ms', 'min ms', 'TFLOP/s', 'of the floor', 'runs'];
+  printTable(head, rows, ['left', 'left', ...Array(6).fill('right')]);
 }

@@ -1,11 +1,12 @@
 // `moe-kernels bench` and its pieces: it times nothing that is wrong, and says what it timed.
 
 import { describe, expect, test, vi } from 'vitest';
+import { floorMs, measureCeilings } from '../../bench/ceilings.ts';
 import { checkWorkload } from '../../bench/check.ts';
 import { measure } from '../../bench/measure.ts';
 import { checkMemory, requiredBytes } from '../../bench/memory.ts';
 import { runBench } from '../../bench/run.ts';
-import { flops, type LayerShape, PASSES, parseShape, SHAPES } from '../../bench/shapes.ts';
+import { bytes, flops, type LayerShape, PASSES, parseShape, SHAPES } from '../../bench/shapes.ts';
 import { Workload } from '../../bench/workload.ts';
 import {
   type FloatDType,
@@ -148,6 +149,37 @@ describe('the measurement', () => {
     expect(flops(SHAPES['switch-mini']!, 'forward')).toBe(4 * 2048 * 768 * 3072);
   });
 
+  test('bytes that cannot be avoided', () => {
+    const shape = SHAPES['mixtral-mini']!;
+    const weights = 3 * 1024 * 3584;
+    const [forward, backward, both] = PASSES.map(pass => bytes(shape, pass, 2, 5));
+    expect(forward).toBe(2 * (5 * weights + 2 * 512 * 1024));
+    expect(backward).toBe(2 * (5 * weights + 8 * weights + 3 * 512 * 1024 + 2 * 512 * 2 * 3584));
+    expect(both).toBe(forward! + backward! + 2 * 2 * 512 * 2 * 3584);
+    expect(bytes(SHAPES['switch-mini']!, 'forward', 4, 1)).toBe(4 * (2 * 768 * 3072 + 2 * 2048 * 768));
+  });
+
+  test('the floor is what takes longer, computing or moving bytes', () => {
+    const floor = {
+      shape: SHAPES['mixtral-mini']!,
+      pass: 'forward',
+      elementBytes: 4,
+      touchedExperts: 8,
+    } as const;
+    const work = flops(floor.shape, 'forward');
+    const moved = bytes(floor.shape, 'forward', 4, 8);
+    expect(floorMs(floor, { flopsPerSecond: work, bytesPerSecond: 2 * moved })).toBe(1000);
+    expect(floorMs(floor, { flopsPerSecond: 2 * work, bytesPerSecond: moved / 3 })).toBe(3000);
+  });
+
+  test.each(DTYPES)('the ceilings in %s are some number of GFLOP/s and GB/s', dtype => {
+    const { flopsPerSecond, bytesPerSecond } = measureCeilings(dtype, 0.01);
+    for (const ceiling of [flopsPerSecond, bytesPerSecond]) {
+      expect(ceiling).toBeGreaterThan(1e8);
+      expect(ceiling).toBeLessThan(1e15);
+    }
+  });
+
   test('a layer that does not fit is refused before anything is allocated', () => {
     const shape = SHAPES['mixtral-mini']!;
     const required = requiredBytes(shape, true);
@@ -197,13 +229,15 @@ describe('the command', () => {
         tokens: 24,
         activation: 'swiglu',
       });
-      const { medianMs, minMs, tflops, pass } = line as {
+      const { medianMs, minMs, tflops, floorMs, pass } = line as {
+        floorMs: number;
         medianMs: number;
         minMs: number;
         tflops: number;
         pass: 'both';
       };
       expect(minMs).toBeGreaterThan(0);
+      expect(floorMs).toBeGreaterThan(0);
       expect(medianMs).toBeGreaterThanOrEqual(minMs);
       expect(tflops * medianMs * 1e9).toBeCloseTo(flops(parseShape('shape', SMALL), pass), 0);
     }
@@ -222,7 +256,7 @@ describe('the command', () => {
     expect(stdout).toMatch(
       /^24,16,20,6,2: T 24, H 16, I 20, E 6, K 2, relu2, on cpu \(.+\); checked against the reference first\n/,
     );
-    expect(stdout).toMatch(/float32 +│ both +│ +\d+ │ +[\d.]+ │ +[\d.]+ │ +[\d.e-]+ │ +\d+ │/);
+    expect(stdout).toMatch(/float32 +│ both +│ +\d+ │ +[\d.]+ │ +[\d.]+ │ +[\d.e-]+ │ +\d+ % │ +\d+ │/);
     expect(exitCode).toBe(0);
   });
 });

@@ -1,0 +1,48 @@
+// The product of few rows: B's columns, stored rows in which the steps of k lie side by side, are transposed
+// in registers on their way to the sums and never become a panel. Bound by the bytes of B. Included inside an
+// anonymous namespace after pack.h and prefetch.h.
+
+// Adds `count` units of B to the sums, in ascending order.
+template <class Units, int Rows>
+inline void add_units(const float* a, const F* b, int count, F (&sums)[Rows]) {
+#pragma GCC unroll 16
+  for (int unit = 0; unit < count; ++unit) {
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i)
+      sums[i] = Units::multiply_add(V::set(a[unit * Rows + i]), b[unit], sums[i]);
+  }
+}
+
+template <class Units, class T, int Rows>
+void few_rows_product(const FewRowsArgs& args) {
+  constexpr int kPitch = kSlivers * V::kWidth, kSteps = Units::kSteps, kBlock = V::kWidth * kSteps;
+  F sums[Rows];
+#pragma GCC unroll 16
+  for (int i = 0; i < Rows; ++i) sums[i] = args.accumulate ? V::load(args.c + i * kPitch) : V::zero();
+  // Lanes that no column has repeat the last one's: nobody reads their sums.
+  const T* rows[V::kWidth];
+  for (int i = 0; i < V::kWidth; ++i) {
+    const int lane = i < args.lanes ? i : args.lanes - 1;
+    rows[i] = static_cast<const T*>(args.rows[lane]) + args.offset;
+  }
+  Prefetcher ahead(args.ahead);
+  const float* a = args.a;
+  F block[V::kWidth];
+  int64_t step = 0;
+  for (; step + kBlock <= args.steps; step += kBlock, a += V::kWidth * Rows) {
+    ahead.next_lines<V::kWidth>();
+    load_transposed<Units>(rows, V::kWidth, step, kBlock, block);
+    add_units<Units, Rows>(a, block, V::kWidth, sums);
+  }
+  if (const int64_t left = args.steps - step; left > 0) {
+    load_transposed<Units>(rows, V::kWidth, step, left, block);
+    add_units<Units, Rows>(a, block, static_cast<int>((left + kSteps - 1) / kSteps), sums);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < Rows; ++i) V::store(args.c + i * kPitch, sums[i]);
+}
+
+template <class Units, class T, int... Minus1>
+constexpr void fill_few_rows(FewRowsProduct* table, std::integer_sequence<int, Minus1...>) {
+  ((table[Minus1] = few_rows_product<Units, T, Minus1 + 1>), ...);
+}
