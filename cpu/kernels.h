@@ -43,8 +43,8 @@ using PackKernel = void (*)(const PackArgs&);
 inline constexpr int64_t kCacheLine = 64;
 
 // What memory is asked for while something else is multiplied: the bytes [begin, end) of stored rows, one row
-// after the other, for memory is fastest in the order of its addresses. `lines` cache lines of them, the first row
-// from its line `first` on.
+// after the other, for memory is fastest in the order of its addresses. `lines` cache lines of them, the
+// first row from its line `first` on.
 struct Ahead {
   const void* const* rows = nullptr;
   int64_t begin = 0, end = 0;
