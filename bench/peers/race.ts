@@ -1,0 +1,193 @@
+// Contenders beside each other on one task: each in a process of its own, what they compute compared before anything is timed, then
+// turn by turn, A B C A B C, so that whatever the machine does meanwhile happens to all of them.
+
+import { setTimeout } from 'node:timers/promises';
+import { type Comparison, compare, GRADIENT_BOUND, relativeError, VALUE_BOUND } from '../../src/compare.ts';
+import type { FloatDType } from '../../src/dtype.ts';
+import { flops, type LayerShape, type Pass } from '../shapes.ts';
+import { ascending, type Estimate, estimateRatio, quantile } from '../statistics.ts';
+import { Contender, ContenderFailure } from './contender.ts';
+import { readFloats, TemporaryFolder } from './layer-files.ts';
+import { ours } from './ours.ts';
+import type { Peer, ProgramOptions, Task } from './peer.ts';
+
+export interface RaceOptions extends ProgramOptions, TurnOptions {}
+
+export interface TurnOptions {
+  readonly rounds: number;
+  /** How long each contender is measured, all rounds together; each runs once a round at least. */
+  readonly minTimeMs: number;
+}
+
+/** A contender's times in one task. */
+export interface RaceResult extends LayerShape {
+  /** What the shape is called. */
+  readonly shape: string;
+  readonly dtype: FloatDType;
+  readonly pass: Pass;
+  readonly contender: string;
+  readonly version: string;
+  readonly threads: number;
+  readonly medianMs: number;
+  readonly p10Ms: number;
+  readonly p90Ms: number;
+  readonly tflops: number;
+  readonly runs: number;
+  readonly rounds: number;
+  /** Of a peer: the largest relative difference of a result from ours. */
+  readonly difference?: number;
+  /** Of a peer: how many times as long as ours it takes, with an interval of 95 % confidence. */
+  readonly ratio?: Estimate;
+}
+
+/** A contender without times, and why. */
+export interface LeftOut {
+  readonly contender: string;
+  /** It has not what the task needs; it did not work; its result is not the reference's. */
+  readonly because: 'cannot' | 'failed' | 'wrong';
+  readonly reason: string;
+}
+
+export interface Race {
+  /** Ours first; none if no peer is left to run beside it. */
+  readonly results: readonly RaceResult[];
+  readonly leftOut: readonly LeftOut[];
+}
+
+interface Ready {
+  readonly contender: Contender;
+  readonly version: string;
+  readonly threads: number;
+  readonly difference?: number;
+}
+
+/** @param name what results call the shape */
+export async function race(
+  name: string,
+  task: Task,
+  peers: readonly Peer[],
+  options: RaceOptions,
+): Promise<Race> {
+  const leftOut: LeftOut[] = [];
+  const able = peers.filter(peer => {
+    const reason = peer.can(task);
+    if (reason !== undefined) leftOut.push({ contender: peer.name, because: 'cannot', reason });
+    return reason === undefined;
+  });
+  if (able.length === 0) return { results: [], leftOut };
+  using folder = new TemporaryFolder();
+  const contenders: Contender[] = [];
+  try {
+    const ready: Ready[] = [];
+    for (const peer of [ours, ...able]) {
+      const contender = new Contender(peer.name, peer.program(options), task.threads);
+      contenders.push(contender);
+      const outcome = await makeReady(contender, task, folder.path);
+      if ('because' in outcome) leftOut.push(outcome);
+      else ready.push(outcome);
+      // Without ours there is no layer to load and nothing to compare with.
+      if (ready.length === 0) break;
+    }
+    const results = ready.length > 1 ? await raceReady(name, task, ready, options) : [];
+    return { results, leftOut };
+  } catch (error) {
+    return { results: [], leftOut: [...leftOut, failed(error)] };
+  } finally {
+    await Promise.all(contenders.map(contender => contender[Symbol.asyncDispose]()));
+  }
+}
+
+function failed(error: unknown): LeftOut {
+  if (!(error instanceof ContenderFailure)) throw error;
+  return { contender: error.contender, because: 'failed', reason: error.message };
+}
+
+/** Loads the layer and compares what it computes with what ours did. */
+async function makeReady(contender: Contender, task: Task, folder: string): Promise<Ready | LeftOut> {
+  const { name } = contender;
+  try {
+    const loaded = await contender.load(task, folder);
+    const names = await contender.check(name);
+    if (name === ours.name) return { contender, ...loaded };
+    const comparisons = names.map(result => {
+      const [theirs, expected] = [name, ours.name].map(prefix => readFloats(folder, `${prefix}.${result}`));
+      return compare(result, relativeError(theirs!, expected!), differenceBound(task.dtype, result));
+    });
+    const wrong = comparisons.filter(({ holds }) => !holds);
+    if (wrong.length > 0) return { contender: name, because: 'wrong', reason: describeComparisons(wrong) };
+    return { contender, ...loaded, difference: Math.max(...comparisons.map(({ error }) => error)) };
+  } catch (error) {
+    return failed(error);
+  }
+}
+
+function describeComparisons(comparisons: readonly Comparison[]): string {
+  const list = comparisons.map(
+    ({ name, error, bound }) => `${name} ${error.toExponential(1)} > ${bound.toExponential(1)}`,
+  );
+  return `its result differs from ours: ${list.join(', ')}`;
+}
+
+/** Roundings on the way from x to a gradient of the up projection, each to half a unit in the last place of what is stored. */
+const ROUNDINGS = 5;
+const UNIT_ROUNDOFF = { bfloat16: 2 ** -8, float16: 2 ** -11 } as const;
+
+/** How far two right results may be apart. */
+export function differenceBound(dtype: FloatDType, result: string): number {
+  if (dtype === 'float32') return result === 'y' ? VALUE_BOUND : GRADIENT_BOUND;
+  return ROUNDINGS * UNIT_ROUNDOFF[dtype];
+}
+
+async function raceReady(
+  name: string,
+  task: Task,
+  ready: readonly Ready[],
+  options: TurnOptions,
+): Promise<RaceResult[]> {
+  const { shape, dtype, pass } = task;
+  const turns = await takeTurns(
+    ready.map(({ contender }) => contender),
+    options,
+  );
+  return ready.map(({ contender, version, threads, difference }, i) => {
+    const times = ascending(turns[i]!.flat());
+    const medianMs = quantile(times, 0.5);
+    return {
+      ...{ shape: name, dtype, pass, contender: contender.name, version, threads, medianMs },
+      ...{ p10Ms: quantile(times, 0.1), p90Ms: quantile(times, 0.9) },
+      tflops: flops(shape, pass) / (medianMs * 1e9),
+      ...shape,
+      ...{ runs: times.length, rounds: options.rounds, difference },
+      ratio: i > 0 ? estimateRatio(turns[i]!, turns[0]!) : undefined,
+    };
+  });
+}
+
+/** What is run by turns. */
+export interface Runner {
+  /** Runs that often, one after the other, and returns how long each took. */
+  run(times: number): Promise<readonly number[]>;
+}
+
+const WARM_UP_RUNS = 2;
+/** Between turns: threads of the last one that still wait for work, spinning, have gone to sleep by then. */
+const REST_MS = 20;
+
+/** Of each runner the times of each turn. A turn takes its share of `minTimeMs`. */
+export async function takeTurns(
+  runners: readonly Runner[],
+  { rounds, minTimeMs }: TurnOptions,
+): Promise<(readonly number[])[][]> {
+  const plans: { runner: Runner; times: number; turns: (readonly number[])[] }[] = [];
+  for (const runner of runners) {
+    const warm = (await runner.run(WARM_UP_RUNS)).at(-1)!;
+    plans.push({ runner, times: Math.max(1, Math.round(minTimeMs / rounds / warm)), turns: [] });
+  }
+  for (let round = 0; round < rounds; round++) {
+    for (const { runner, times, turns } of plans) {
+      await setTimeout(REST_MS);
+      turns.push(await runner.run(times));
+    }
+  }
+  return plans.map(({ turns }) => turns);
+}
