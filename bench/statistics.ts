@@ -48,7 +48,7 @@ export function estimateMedian(values: readonly number[]): Estimate {
 
 /**
  * How many times as long `theirs` took as `ours`, from turns that followed each other: the ratio of each pair, so that what slows
- * the machine down for a while slows both.
+ * the machine down for a while slows both. Ours may have had more turns, later ones.
  */
 export function estimateRatio(
   theirs: readonly (readonly number[])[],

@@ -84,7 +84,7 @@ export const load: Load = async ({ shape, threads }, folder) => {
 };
 
 /** [E, gate rows then up rows, H] to [E, gate and up rows in turn, H]. */
-function interleaved(up: Float32Array, hidden: number, intermediate: number): Float32Array {
+export function interleaved(up: Float32Array, hidden: number, intermediate: number): Float32Array {
   const turned = new Float32Array(up.length);
   const rows = up.length / hidden;
   for (let row = 0; row < rows; row++) {

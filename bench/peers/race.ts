@@ -5,7 +5,7 @@ import { setTimeout } from 'node:timers/promises';
 import { type Comparison, compare, GRADIENT_BOUND, relativeError, VALUE_BOUND } from '../../src/compare.ts';
 import type { FloatDType } from '../../src/dtype.ts';
 import { flops, type LayerShape, type Pass } from '../shapes.ts';
-import { ascending, type Estimate, estimateRatio, quantile } from '../statistics.ts';
+import { ascending, type Estimate, estimateRatio, FEWEST_VALUES, quantile } from '../statistics.ts';
 import { Contender, ContenderFailure } from './contender.ts';
 import { readFloats, TemporaryFolder } from './layer-files.ts';
 import { ours } from './ours.ts';
@@ -157,7 +157,7 @@ async function raceReady(
       ...{ p10Ms: quantile(times, 0.1), p90Ms: quantile(times, 0.9) },
       tflops: flops(shape, pass) / (medianMs * 1e9),
       ...shape,
-      ...{ runs: times.length, rounds: options.rounds, difference },
+      ...{ runs: times.length, rounds: turns[i]!.length, difference },
       ratio: i > 0 ? estimateRatio(turns[i]!, turns[0]!) : undefined,
     };
   });
@@ -169,22 +169,31 @@ export interface Runner {
   run(times: number): Promise<readonly number[]>;
 }
 
-const WARM_UP_RUNS = 2;
 /** Between turns: threads of the last one that still wait for work, spinning, have gone to sleep by then. */
 const REST_MS = 20;
 
-/** Of each runner the times of each turn. A turn takes its share of `minTimeMs`. */
+/**
+ * Of each runner the times of each turn. A turn takes its share of `minTimeMs`, or one run; a runner whose one run takes longer than
+ * `minTimeMs` sits out all but the first rounds, as many as an interval needs. Nobody takes more turns than the first runner, whom
+ * the others are compared with.
+ */
 export async function takeTurns(
   runners: readonly Runner[],
   { rounds, minTimeMs }: TurnOptions,
 ): Promise<(readonly number[])[][]> {
-  const plans: { runner: Runner; times: number; turns: (readonly number[])[] }[] = [];
+  const plans: { runner: Runner; times: number; rounds: number; turns: (readonly number[])[] }[] = [];
   for (const runner of runners) {
-    const warm = (await runner.run(WARM_UP_RUNS)).at(-1)!;
-    plans.push({ runner, times: Math.max(1, Math.round(minTimeMs / rounds / warm)), turns: [] });
+    const [warm] = await runner.run(1);
+    const most = plans[0]?.rounds ?? rounds;
+    plans.push({
+      runner,
+      times: Math.max(1, Math.round(minTimeMs / rounds / warm!)),
+      rounds: warm! > minTimeMs ? Math.min(most, FEWEST_VALUES) : most,
+      turns: [],
+    });
   }
   for (let round = 0; round < rounds; round++) {
-    for (const { runner, times, turns } of plans) {
+    for (const { runner, times, turns } of plans.filter(plan => round < plan.rounds)) {
       await setTimeout(REST_MS);
       turns.push(await runner.run(times));
     }
