@@ -1,16 +1,17 @@
 // `npm run bench:peers`: this package beside others that compute the same layer, in one process tree.
 
+import { availableParallelism } from 'node:os';
 import { Command, CommanderError, Option } from 'commander';
 import { checkInteger } from '../../src/check.ts';
 import { checkPositive, parseList } from '../../src/cli/option-values.ts';
-import { type ExitCode, reportError } from '../../src/cli/output.ts';
+import { type ExitCode, printLine, reportError } from '../../src/cli/output.ts';
 import { FLOAT_DTYPES } from '../../src/dtype.ts';
 import { type LayerShape, parseShape, SHAPES } from '../shapes.ts';
 import { FEWEST_VALUES } from '../statistics.ts';
 import { onnxruntime } from './onnxruntime.ts';
 import { installPeers } from './packages.ts';
 import { PEER_PASSES, type Peer, type Task } from './peer.ts';
-import { race } from './race.ts';
+import { cpuName, race } from './race.ts';
 import { printRace, printRaceJson } from './report.ts';
 import { tfjsWasm } from './tfjs-wasm.ts';
 import { torch } from './torch.ts';
@@ -84,6 +85,10 @@ async function run(options: Options): Promise<ExitCode> {
   const rounds = checkInteger('--rounds', Number(options.rounds), FEWEST_VALUES, 1000);
   const minTimeMs = 1000 * checkPositive('--min-time', options.minTime);
   if (peers.some(({ fromNpm }) => fromNpm)) installPeers();
+  if (!json)
+    printLine(
+      `${cpuName()}, ${availableParallelism()} cores, Node ${process.version}; up to ${rounds} rounds\n`,
+    );
   let exitCode: ExitCode = 0;
   for (const [name, shape] of shapes) {
     for (const dtype of dtypes) {

@@ -1,6 +1,7 @@
 // Contenders beside each other on one task: each in a process of its own, what they compute compared before anything is timed, then
 // turn by turn, A B C A B C, so that whatever the machine does meanwhile happens to all of them.
 
+import { cpus } from 'node:os';
 import { setTimeout } from 'node:timers/promises';
 import { type Comparison, compare, GRADIENT_BOUND, relativeError, VALUE_BOUND } from '../../src/compare.ts';
 import type { FloatDType } from '../../src/dtype.ts';
@@ -34,6 +35,7 @@ export interface RaceResult extends LayerShape {
   readonly tflops: number;
   readonly runs: number;
   readonly rounds: number;
+  readonly cpu: string;
   /** Of a peer: the largest relative difference of a result from ours. */
   readonly difference?: number;
   /** Of a peer: how many times as long as ours it takes, with an interval of 95 % confidence. */
@@ -157,10 +159,15 @@ async function raceReady(
       ...{ p10Ms: quantile(times, 0.1), p90Ms: quantile(times, 0.9) },
       tflops: flops(shape, pass) / (medianMs * 1e9),
       ...shape,
-      ...{ runs: times.length, rounds: turns[i]!.length, difference },
+      ...{ runs: times.length, rounds: turns[i]!.length, cpu: cpuName(), difference },
       ratio: i > 0 ? estimateRatio(turns[i]!, turns[0]!) : undefined,
     };
   });
+}
+
+/** As its maker calls it. */
+export function cpuName(): string {
+  return cpus()[0]?.model.trim() ?? process.arch;
 }
 
 /** What is run by turns. */

@@ -135,6 +135,7 @@ describe('the report', () => {
       ...SHAPE,
       runs: 9,
       rounds: 9,
+      cpu: 'abacus',
     },
   } as const satisfies RaceResult;
   const theirs: RaceResult = {
