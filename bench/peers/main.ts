@@ -4,15 +4,15 @@ import { availableParallelism } from 'node:os';
 import { Command, CommanderError, Option } from 'commander';
 import { checkInteger } from '../../src/check.ts';
 import { checkPositive, parseList } from '../../src/cli/option-values.ts';
-import { type ExitCode, printLine, reportError } from '../../src/cli/output.ts';
+import { type ExitCode, printJson, printLine, reportError } from '../../src/cli/output.ts';
 import { FLOAT_DTYPES } from '../../src/dtype.ts';
+import { badArgument } from '../../src/errors.ts';
 import { type LayerShape, parseShape, SHAPES } from '../shapes.ts';
 import { FEWEST_VALUES } from '../statistics.ts';
 import { onnxruntime } from './onnxruntime.ts';
-import { installPeers } from './packages.ts';
 import { PEER_PASSES, type Peer, type Task } from './peer.ts';
-import { cpuName, race } from './race.ts';
-import { printRace, printRaceJson } from './report.ts';
+import { cpuName, type LeftOut, race } from './race.ts';
+import { describeLeftOut, printRace, printRaceJson } from './report.ts';
 import { tfjsWasm } from './tfjs-wasm.ts';
 import { torch } from './torch.ts';
 
@@ -27,7 +27,7 @@ interface Options {
   tokens?: string;
   dtype: string;
   pass: string;
-  peers: string;
+  peers?: string;
   threads: string;
   rounds: string;
   minTime: string;
@@ -62,7 +62,7 @@ function commandLine(): Command {
     )
     .option('--dtype <list>', `any of ${FLOAT_DTYPES.join(', ')}`, 'float32')
     .option('--pass <list>', `any of ${PEER_PASSES.join(', ')}`, 'forward')
-    .option('--peers <list>', `any of ${names.join(', ')}`, names.join())
+    .option('--peers <list>', `any of ${names.join(', ')} (default: those that are here or can be fetched)`)
     .option('--threads <count>', 'threads of each contender', '2')
     .option('--rounds <count>', 'turns of each contender', '15')
     .option('--min-time <seconds>', 'how long to measure each contender, all rounds together', '3')
@@ -75,16 +75,10 @@ async function run(options: Options): Promise<ExitCode> {
   const shapes = parseShapes(options);
   const dtypes = parseList('--dtype', options.dtype, FLOAT_DTYPES);
   const passes = parseList('--pass', options.pass, PEER_PASSES);
-  const chosen = parseList(
-    '--peers',
-    options.peers,
-    PEERS.map(({ name }) => name),
-  );
-  const peers = PEERS.filter(({ name }) => chosen.includes(name));
   const threads = checkInteger('--threads', Number(options.threads), 1, 1024);
   const rounds = checkInteger('--rounds', Number(options.rounds), FEWEST_VALUES, 1000);
   const minTimeMs = 1000 * checkPositive('--min-time', options.minTime);
-  if (peers.some(({ fromNpm }) => fromNpm)) installPeers();
+  const peers = presentPeers(options);
   if (!json)
     printLine(
       `${cpuName()}, ${availableParallelism()} cores, Node ${process.version}; up to ${rounds} rounds\n`,
@@ -101,6 +95,26 @@ async function run(options: Options): Promise<ExitCode> {
     }
   }
   return exitCode;
+}
+
+/**
+ * The peers asked for, or all that are here.
+ * @throws MoeError ERR_UNSUPPORTED if one that was asked for is not here
+ */
+function presentPeers({ peers: asked, python, json }: Options): Peer[] {
+  const names = PEERS.map(({ name }) => name);
+  const chosen = asked === undefined ? names : parseList('--peers', asked, names);
+  return PEERS.filter(peer => {
+    if (!chosen.includes(peer.name)) return false;
+    const reason = peer.absent?.({ python });
+    if (reason === undefined) return true;
+    if (asked !== undefined)
+      throw badArgument('ERR_UNSUPPORTED', '--peers', `${peer.name} to be here`, reason);
+    const leftOut: LeftOut = { contender: peer.name, because: 'absent', reason };
+    if (json) printJson(leftOut);
+    else printLine(describeLeftOut(leftOut));
+    return false;
+  });
 }
 
 function parseShapes({ shape: texts, tokens }: Options): [string, LayerShape][] {

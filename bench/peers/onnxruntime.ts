@@ -5,7 +5,7 @@ import { basename, join } from 'node:path';
 import type { Activation } from '../../src/activation.ts';
 import { readFloats, tensorFile, writeFloats } from './layer-files.ts';
 import { moeModel } from './onnx-model.ts';
-import { importPeer, peerVersion } from './packages.ts';
+import { fetchPeers, importPeer, peerVersion } from './packages.ts';
 import { type Load, nodeProgram, type Peer, unsupported } from './peer.ts';
 
 const PACKAGE = 'onnxruntime-node';
@@ -26,7 +26,7 @@ const ACTIVATIONS: Partial<Record<Activation, Parameters<typeof moeModel>[1]>> =
 
 export const onnxruntime: Peer = {
   name: PACKAGE,
-  fromNpm: true,
+  absent: fetchPeers,
   can: task =>
     unsupported(task, { dtypes: ['float32'], passes: ['forward'], activations: Object.keys(ACTIVATIONS) }),
   program: () => nodeProgram(import.meta.url),

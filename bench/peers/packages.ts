@@ -5,7 +5,6 @@ import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { MoeError } from '../../src/errors.ts';
 import { packageRoot } from '../../src/package.ts';
 
 const FOLDER = join(packageRoot(), 'bench/peers');
@@ -37,24 +36,17 @@ export async function importPeer<T>(name: string): Promise<T> {
   return module;
 }
 
-/**
- * Runs `npm ci` unless everything is there; no install script of any package runs.
- * @throws MoeError ERR_UNSUPPORTED if npm fails
- */
-export function installPeers(): void {
+/** Runs `npm ci` unless everything is there; no install script of any package runs. Returns what went wrong, if anything. */
+export function fetchPeers(): string | undefined {
   const wanted = Object.entries(readManifest(FOLDER).dependencies);
   const isThere = ([name, version]: [string, string]) =>
     existsSync(join(installed(name), 'package.json')) && peerVersion(name) === version;
-  if (wanted.every(isThere)) return;
-  process.stderr.write(`Fetching what runs beside moe-kernels: ${wanted.map(([name]) => name).join(', ')}\n`);
+  if (wanted.every(isThere)) return undefined;
+  process.stderr.write(`Fetching packages to compare with: ${wanted.map(([name]) => name).join(', ')}\n`);
   // What npm prints is no part of this command's output.
-  const { status } = spawnSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], {
+  const { status, error } = spawnSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], {
     cwd: FOLDER,
     stdio: ['ignore', 2, 2],
   });
-  if (status !== 0)
-    throw new MoeError(
-      'ERR_UNSUPPORTED',
-      `peers: expected npm ci in ${FOLDER} to work, got exit code ${status}`,
-    );
+  return status === 0 ? undefined : `npm ci in ${FOLDER} failed: ${error?.message ?? `exit code ${status}`}`;
 }

@@ -29,8 +29,8 @@ export interface ProgramOptions {
 
 export interface Peer {
   readonly name: string;
-  /** Whether it comes from npm, through the package.json of this folder. */
-  readonly fromNpm?: boolean;
+  /** Fetches it where that is possible; why it is not here, or undefined where it is. */
+  absent?(options: ProgramOptions): string | undefined;
   /** Why it cannot compute the task; undefined where it can. */
   can(task: Task): string | undefined;
   program(options: ProgramOptions): Program;

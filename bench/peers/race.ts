@@ -45,8 +45,8 @@ export interface RaceResult extends LayerShape {
 /** A contender without times, and why. */
 export interface LeftOut {
   readonly contender: string;
-  /** It has not what the task needs; it did not work; its result is not the reference's. */
-  readonly because: 'cannot' | 'failed' | 'wrong';
+  /** It is not on this machine; it has not what the task needs; it did not work; its result is not ours. */
+  readonly because: 'absent' | 'cannot' | 'failed' | 'wrong';
   readonly reason: string;
 }
 

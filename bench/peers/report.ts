@@ -2,7 +2,7 @@
 
 import { printJson, printLine, printTable } from '../../src/cli/output.ts';
 import type { Task } from './peer.ts';
-import type { Race, RaceResult } from './race.ts';
+import type { LeftOut, Race, RaceResult } from './race.ts';
 
 export function printRaceJson({ results, leftOut }: Race, name: string, { shape, dtype, pass }: Task): void {
   for (const result of results) printJson(result);
@@ -19,11 +19,19 @@ export function printRace({ results, leftOut }: Race, name: string, { shape, dty
     printTable(head, results.map(tableRow), ['left', 'right', 'right', 'right', 'right']);
     for (const { contender, version } of results) printLine(`  ${contender} ${version}`);
   }
-  for (const { contender, because, reason } of leftOut)
-    printLine(
-      `  ${contender} ${{ cannot: 'is left out', failed: 'failed', wrong: 'is not timed' }[because]}: ${reason}`,
-    );
+  for (const one of leftOut) printLine(`  ${describeLeftOut(one)}`);
   printLine('');
+}
+
+const VERDICTS = {
+  absent: 'is not here',
+  cannot: 'is left out',
+  failed: 'failed',
+  wrong: 'is not timed',
+} as const;
+
+export function describeLeftOut({ contender, because, reason }: LeftOut): string {
+  return `${contender} ${VERDICTS[because]}: ${reason}`;
 }
 
 /** The cells of a result, four digits each. */

@@ -3,7 +3,7 @@
 
 import type { Activation } from '../../src/activation.ts';
 import { type LayerTensor, readFloats } from './layer-files.ts';
-import { importPeer, peerVersion } from './packages.ts';
+import { fetchPeers, importPeer, peerVersion } from './packages.ts';
 import { type Load, nodeProgram, type Peer, type Task, unsupported } from './peer.ts';
 
 const CORE = '@tensorflow/tfjs-core';
@@ -45,7 +45,7 @@ const ACTIVATIONS: Partial<Record<Activation, (tf: TensorFlow, rows: Tensor) => 
 
 export const tfjsWasm: Peer = {
   name: 'tfjs-wasm',
-  fromNpm: true,
+  absent: fetchPeers,
   can: task =>
     unsupported(task, { dtypes: ['float32'], passes: ['forward'], activations: Object.keys(ACTIVATIONS) }),
   program: () => nodeProgram(import.meta.url),

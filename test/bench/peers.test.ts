@@ -208,7 +208,7 @@ describe('the model for ONNX Runtime', () => {
   });
 
   it('says what the layer is', () => {
-    const shape = parseShape('shape', '512,300,704,64,6');
+    const shape = parseShape('shape', '512,128,704,64,6');
     const files = { router: 'router.f32', up: 'up.f32', down: 'down.f32' };
     const attributes = [
       ['activation_type', 'swiglu', 'string'] as const,
@@ -232,9 +232,9 @@ describe('the model for ONNX Runtime', () => {
     });
     const weights = (decode(graph).get(5) as Buffer[]).map(decode);
     expect(weights.map(weight => [...strings(weight, 8), weight.get(1)])).toEqual([
-      ['router', [64, 300]],
-      ['up', [64, 1408, 300]],
-      ['down', [64, 300, 704]],
+      ['router', [64, 128]],
+      ['up', [64, 1408, 128]],
+      ['down', [64, 128, 704]],
     ]);
     const places = weights.map(weight => strings(decode(weight.get(13)![0] as Buffer), 2)[0]);
     expect(places).toEqual(Object.values(files));
@@ -297,6 +297,10 @@ describe('the command', () => {
     ['--peers jax', '--peers: expected one of onnxruntime-node, tfjs-wasm, torch, got "jax"'],
     ['--rounds 5', '--rounds: expected an integer from 6 to 1000, got 5'],
     ['--tokens 4,0', '--tokens: expected an integer from 1 to 2147483647, got 0'],
+    [
+      '--peers torch --python /nowhere/python',
+      '--peers: expected torch to be here, got spawnSync /nowhere/python ENOENT',
+    ],
     ['--pass backward', '--pass: expected one of forward, both, got "backward"'],
   ])('%s is refused in one sentence', (line, sentence) => {
     expect(command(...line.split(' '))).toEqual({
