@@ -36,7 +36,13 @@ export interface Peer {
   program(options: ProgramOptions): Program;
 }
 
-/** What a pass computed, as float32: `y`, and with a backward pass the gradients that {@link comparedExperts} says. */
+/** What is compared of a pass; the weights' gradients of {@link comparedExperts}. */
+export const RESULTS = {
+  forward: ['y'],
+  both: ['y', 'dx', 'd.router', 'd.up', 'd.down'],
+} as const satisfies Record<Task['pass'], readonly string[]>;
+
+/** The {@link RESULTS} by name, as float32. */
 export type Results = Readonly<Record<string, Float32Array>>;
 
 /** A layer in memory, ready to run. Only `run` is timed. */

@@ -98,7 +98,8 @@ describe('a race', () => {
   it.each([
     ['1.001', 'wrong', 'its result differs from ours: y 1.0e-3 > 1.0e-5'],
     ['NaN', 'wrong', 'its result differs from ours: y NaN > 1.0e-5'],
-    ['says', 'failed', 'no room left'],
+    ['forgets', 'wrong', 'its result differs from ours: y NaN > 1.0e-5'],
+    ['refuses', 'failed', 'no room left'],
     ['dies', 'failed', 'MemoryError: too much'],
   ])('does not time one that %s', async (behaviour, because, reason) => {
     const { results, leftOut } = await run([peer(behaviour)]);
@@ -114,11 +115,11 @@ describe('a race', () => {
 
   it('goes on without those that cannot take part', async () => {
     const cannot = { ...peer('1'), name: 'other', can: () => 'no time' };
-    const { results, leftOut } = await run([cannot, peer('says', '/nowhere/python'), peer('1')]);
+    const { results, leftOut } = await run([cannot, peer('1', '/nowhere/python'), peer('1')]);
     expect(results.map(({ contender }) => contender)).toEqual(['moe-kernels', 'peer 1']);
     expect(leftOut).toEqual([
       { contender: 'other', because: 'cannot', reason: 'no time' },
-      { contender: 'peer says', because: 'failed', reason: expect.stringContaining('ENOENT') },
+      { contender: 'peer 1', because: 'failed', reason: expect.stringContaining('ENOENT') },
     ]);
   });
 });

@@ -1,5 +1,5 @@
-// A peer of its own kind: what it computes is ours times a factor, what it takes is what it says. Its first argument says how it
-// behaves: a factor, `says` (refuses with an error), or `dies` (ends while it runs).
+// A peer of its own kind: what it computes is ours times a factor, what it takes is what it says. Its argument says how it
+// behaves: a factor, `refuses`, `forgets` (a result), or `dies` (while it runs).
 
 import { readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { createInterface } from 'node:readline';
@@ -11,10 +11,9 @@ let pass;
 function write(name, prefix) {
   const ours = readFileSync(`${folder}/moe-kernels.${name}.f32`);
   const values = new Float32Array(ours.buffer.slice(ours.byteOffset, ours.byteOffset + ours.byteLength));
-  writeFileSync(
-    `${folder}/${prefix}.${name}.f32`,
-    values.map(value => value * Number(behaviour)),
-  );
+  const factor = behaviour === 'dies' ? 1 : Number(behaviour);
+  const theirs = values.map(value => value * factor);
+  writeFileSync(`${folder}/${prefix}.${name}.f32`, theirs);
 }
 
 const answers = {
@@ -22,12 +21,13 @@ const answers = {
     folder = given;
     pass = task.pass;
     console.log('what a library prints is nobody’s business');
-    return behaviour === 'says' ? { error: 'no room left' } : { version: '1.2.3', threads: 1 };
+    return behaviour === 'refuses' ? { error: 'no room left' } : { version: '1.2.3', threads: 1 };
   },
   check({ prefix }) {
     const results = pass === 'forward' ? ['y'] : ['y', 'dx', 'd.router', 'd.up', 'd.down'];
-    if (behaviour !== 'dies') for (const name of results) write(name, prefix);
-    return { results: behaviour === 'dies' ? [] : results };
+    if (behaviour === 'forgets') return { results: [] };
+    for (const name of results) write(name, prefix);
+    return { results };
   },
   run({ times }) {
     if (behaviour === 'dies') {
