@@ -106,7 +106,7 @@ export class Contender implements AsyncDisposable {
   }
 
   #lastWords(code: number | null, signal: NodeJS.Signals | null): string {
-    const line = this.#output.trimEnd().split('\n').at(-1);
-    return line || (signal ? `its process was ended by ${signal}` : `its process exited with ${code}`);
+    if (signal) return `its process was ended by ${signal}`;
+    return this.#output.trimEnd().split('\n').at(-1) || `its process exited with ${code}`;
   }
 }

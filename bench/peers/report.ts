@@ -34,16 +34,16 @@ export function describeLeftOut({ contender, because, reason }: LeftOut): string
   return `${contender} ${VERDICTS[because]}: ${reason}`;
 }
 
-/** The cells of a result, four digits each. */
+/** The cells of a result: milliseconds of four digits down to the microsecond, ratios of three. */
 export function tableRow({ contender, threads, medianMs, p10Ms, p90Ms, ratio }: RaceResult): string[] {
-  const times = ratio
-    ? `${digits(ratio.median, 3)} (${digits(ratio.low, 3)} – ${digits(ratio.high, 3)})`
-    : '';
-  return [contender, `${threads}`, digits(medianMs, 4), `${digits(p10Ms, 4)} – ${digits(p90Ms, 4)}`, times];
+  const ms = (value: number) => digits(value, 4, 3);
+  const times = (value: number) => digits(value, 3, 2);
+  const interval = ratio ? `${times(ratio.median)} (${times(ratio.low)} – ${times(ratio.high)})` : '';
+  return [contender, `${threads}`, ms(medianMs), `${ms(p10Ms)} – ${ms(p90Ms)}`, interval];
 }
 
 /** Never in powers of ten, which nobody reads in a table. */
-function digits(value: number, count: number): string {
+function digits(value: number, count: number, mostDecimals: number): string {
   const decimals = count - 1 - Math.floor(Math.log10(value));
-  return value.toFixed(Math.min(6, Math.max(0, decimals)));
+  return value.toFixed(Math.min(mostDecimals, Math.max(0, decimals)));
 }

@@ -141,8 +141,8 @@ describe('the report', () => {
   } as const satisfies RaceResult;
   const theirs: RaceResult = {
     ...ours,
-    ...{ contender: 'peer', medianMs: 12345.6, p10Ms: 999.96, p90Ms: 20000 },
-    ...{ difference: 1e-7, ratio: { median: 2, low: 1.9, high: 10.04 } },
+    ...{ contender: 'onnxruntime-node', medianMs: 12345.6, p10Ms: 999.96, p90Ms: 20000 },
+    ...{ difference: 1e-7, ratio: { median: 2, low: 0.0512, high: 10.04 } },
   };
   const result: Race = {
     results: [ours, theirs],
@@ -159,8 +159,14 @@ describe('the report', () => {
   };
 
   it('rounds to digits that can be read', () => {
-    expect(tableRow(ours)).toEqual(['moe-kernels', '2', '0.3123', '0.09990 – 1.500', '']);
-    expect(tableRow(theirs)).toEqual(['peer', '2', '12346', '1000.0 – 20000', '2.00 (1.90 – 10.0)']);
+    expect(tableRow(ours)).toEqual(['moe-kernels', '2', '0.312', '0.100 – 1.500', '']);
+    expect(tableRow(theirs)).toEqual([
+      'onnxruntime-node',
+      '2',
+      '12346',
+      '1000.0 – 20000',
+      '2.00 (0.05 – 10.0)',
+    ]);
   });
 
   it('is a table that fits 80 columns', () => {
