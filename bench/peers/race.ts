@@ -177,6 +177,8 @@ export interface Runner {
   run(times: number): Promise<readonly number[]>;
 }
 
+/** After the run that is checked; the faster one says how many runs make a turn. */
+const WARM_UP_RUNS = 2;
 /** Between turns: threads of the last one that still wait for work, spinning, have gone to sleep by then. */
 const REST_MS = 20;
 
@@ -191,12 +193,12 @@ export async function takeTurns(
 ): Promise<(readonly number[])[][]> {
   const plans: { runner: Runner; times: number; rounds: number; turns: (readonly number[])[] }[] = [];
   for (const runner of runners) {
-    const [warm] = await runner.run(1);
+    const warm = Math.min(...(await runner.run(WARM_UP_RUNS)));
     const most = plans[0]?.rounds ?? rounds;
     plans.push({
       runner,
-      times: Math.max(1, Math.round(minTimeMs / rounds / warm!)),
-      rounds: warm! > minTimeMs ? Math.min(most, FEWEST_VALUES) : most,
+      times: Math.max(1, Math.round(minTimeMs / rounds / warm)),
+      rounds: warm > minTimeMs ? Math.min(most, FEWEST_VALUES) : most,
       turns: [],
     });
   }

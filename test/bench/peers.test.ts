@@ -41,7 +41,8 @@ describe('turns', () => {
     const made = Object.entries(durations).map(([name, ms]) => ({
       run: async (times: number) => {
         calls.push(`${name}${times}`);
-        return Array<number>(times).fill(ms);
+        // The first run of all is slow, and says nothing.
+        return Array.from({ length: times }, (_, i) => (i === 0 && calls.length <= 2 ? 10 * ms : ms));
       },
     }));
     return { calls, made };
@@ -50,7 +51,7 @@ describe('turns', () => {
   it('alternate after a warm-up, each as long as its share', async () => {
     const { calls, made } = runners({ a: 1, b: 20 });
     const turns = await takeTurns(made, { rounds: 3, minTimeMs: 120 });
-    expect(calls).toEqual(['a1', 'b1', 'a40', 'b2', 'a40', 'b2', 'a40', 'b2']);
+    expect(calls).toEqual(['a2', 'b2', 'a40', 'b2', 'a40', 'b2', 'a40', 'b2']);
     expect(turns.map(of => of.map(({ length }) => length))).toEqual([
       [40, 40, 40],
       [2, 2, 2],
