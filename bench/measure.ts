@@ -1,5 +1,7 @@
 // Times a call: warm-up first, then again and again until enough time has passed for a steady median.
 
+import { ascending, median } from './statistics.ts';
+
 export interface Measurement {
   readonly medianMs: number;
   readonly minMs: number;
@@ -38,8 +40,5 @@ export function measure(
   for (let i = 0; i < WARM_UP_RUNS; i++) once();
   const times: number[] = [];
   for (let total = 0; total < minTimeMs || times.length < minRuns; total += times.at(-1)!) times.push(once());
-  times.sort((a, b) => a - b);
-  const middle = times.length >> 1;
-  const medianMs = times.length % 2 ? times[middle]! : (times[middle - 1]! + times[middle]!) / 2;
-  return { medianMs, minMs: times[0]!, runs: times.length };
+  return { medianMs: median(times), minMs: ascending(times)[0]!, runs: times.length };
 }

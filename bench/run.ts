@@ -67,7 +67,7 @@ export async function* runBench(options: BenchOptions): AsyncGenerator<BenchResu
   trimMemory();
   const touchedExperts = countTouchedExperts(workload);
   for (const pass of passes) {
-    const { medianMs, minMs, runs } = measure(measured(workload, pass), options);
+    const { medianMs, minMs, runs } = measure(measuredPass(workload, pass), options);
     const { threads, instructionSet } = backendInfo();
     const tflops = flops(shape, pass) / (medianMs * 1e9);
     const floor = { shape, pass, elementBytes: DTYPES[dtype].bytes, touchedExperts };
@@ -87,8 +87,13 @@ function countTouchedExperts(workload: Workload): number {
   return touched;
 }
 
+/** A pass as it is timed, and what it made last. */
+export interface MeasuredPass extends Measured {
+  made(): { readonly forward: WorkloadForward; readonly gradients?: MoeGradients };
+}
+
 /** What is timed in a pass: `backward` runs after a forward pass that is not timed. */
-function measured(workload: Workload, pass: Pass): Measured {
+export function measuredPass(workload: Workload, pass: Pass): MeasuredPass {
   let forward: WorkloadForward | undefined;
   let gradients: MoeGradients | undefined;
   const runForward = () => {
@@ -109,6 +114,7 @@ function measured(workload: Workload, pass: Pass): Measured {
   return {
     prepare: toTheEnd(steps.untimed),
     run: toTheEnd(steps.timed),
+    made: () => ({ forward: forward!, gradients }),
     clear: () => {
       disposeForward(forward!);
       if (gradients) disposeGradients(gradients);

@@ -5,9 +5,9 @@ import { type LayerShape, PASSES, parseShape } from '../../bench/shapes.ts';
 import { ACTIVATIONS } from '../activation.ts';
 import { checkInteger, checkOneOf } from '../check.ts';
 import { setFloat32Matmul, setThreads } from '../device.ts';
-import { describe, FLOAT_DTYPES } from '../dtype.ts';
-import { badArgument } from '../errors.ts';
+import { FLOAT_DTYPES } from '../dtype.ts';
 import { checkDevice, type DeviceName } from '../tensor.ts';
+import { checkPositive, parseList } from './option-values.ts';
 import { type ExitCode, printComparisons, printJson, printLine, printTable, writeError } from './output.ts';
 
 /** Options as they stand on the command line. */
@@ -66,16 +66,6 @@ function parseLayer({ shape: text, activation }: BenchCommandOptions): LayerShap
   const shape = parseShape('--shape', text);
   if (activation === undefined) return shape;
   return { ...shape, activation: checkOneOf('--activation', activation, ACTIVATIONS) };
-}
-
-function parseList<T extends string>(name: string, text: string, choices: readonly T[]): T[] {
-  return [...new Set(text.split(',').map(part => checkOneOf(name, part, choices)))];
-}
-
-function checkPositive(name: string, text: string): number {
-  const value = Number(text);
-  if (value > 0 && value < Infinity) return value;
-  throw badArgument('ERR_INVALID_ARGUMENT', name, 'a positive number', describe(text));
 }
 
 function printResults(results: readonly BenchResult[]): void {
