@@ -6,14 +6,16 @@
 #include <vector>
 
 #include "cpu/memory.h"
+#include "cpu/stored_columns.h"
 #include "cpu/thread_pool.h"
 
 namespace moe::cpu {
 namespace {
 
-// A task's C block is kBlockTiles tiles of rows by kBlockColumnTiles of columns. Per step of k-blocking it
-// keeps its A block (168 x 512 floats on AVX-512) and C block (168 x 256) in the second-level cache, and one
-// B panel (512 x 32) close by.
+// A task's block of C has at most kBlockRowTiles tiles of rows, and as many columns as fit the sums of
+// kBlockColumnTiles tiles of those. Per run of k it keeps its blocks of A (168 x 512 floats on AVX-512) and C
+// (168 x 256, or fewer rows by more columns) in the second-level cache, and one panel of B (512 x 32) close
+// by.
 constexpr int kBlockRowTiles = 12;
 constexpr int kBlockColumnTiles = 8;
 constexpr int64_t kBlockUnits = 512;
@@ -21,6 +23,9 @@ constexpr int64_t kBlockUnits = 512;
 // order of its addresses. A is no larger than above.
 constexpr int64_t kFewRowsUnits = 4096;
 static_assert(kFewRowsUnits <= kBlockRowTiles * kBlockUnits);
+// So many tasks for each thread, lest the others wait long for the last; but no task of fewer columns, which
+// would pack A too often.
+constexpr int64_t kTasksPerThread = 16, kLeastColumnTiles = 4;
 // Below this many multiply-adds, waking another thread costs more than it brings.
 constexpr int64_t kSerialWork = 1 << 19;
 
@@ -55,21 +60,6 @@ struct Scratch {
   // Stored rows of A, and of B for the present tile and the next, that take part in a block of k.
   const void* a_rows[2 * kBlockUnits];
   const void* b_rows[2][kSlivers * 2 * kBlockUnits];
-};
-
-// The columns of one tile as B stores them.
-struct StoredColumns {
-  struct Sliver {
-    const void* const* rows;
-    int64_t offset;  // elements to skip in each
-    int lanes;
-    bool absent;
-  };
-  Sliver slivers[kSlivers];
-  // All that is read: `length` elements from `offset` on of each row of every sliver.
-  const void* const* rows;
-  int64_t row_count;
-  int64_t offset, length;
 };
 
 // The rows of C of one task, within one group, and its columns.
@@ -107,14 +97,18 @@ Multiplier choose_multiplier(const Kernels& table, const Segment& segment, bool 
 class Product {
  public:
   Product(const GroupedGemm& gemm, const std::function<void(const Tile&)>& epilogue)
-      : gemm_(gemm), epilogue_(epilogue), table_(kernels()), tile_columns_(tile_columns(gemm.side_by_side)) {
+      : gemm_(gemm),
+        epilogue_(epilogue),
+        table_(kernels()),
+        finder_(gemm, table_),
+        tile_columns_(tile_columns(gemm.side_by_side)) {
     for (const Segment& segment : gemm.segments)
       multipliers_.push_back(choose_multiplier(table_, segment, gemm.exact));
   }
 
   void run() {
     find_row_blocks();
-    const int64_t block_columns = kBlockColumnTiles * tile_columns_;
+    const int64_t block_columns = block_column_tiles() * tile_columns_;
     const int64_t column_blocks = (gemm_.n + block_columns - 1) / block_columns;
     const auto task = [&](int64_t i) {
       const int64_t col = i % column_blocks * block_columns;
@@ -159,6 +153,17 @@ class Product {
     }
   }
 
+  // A is packed once for each block of columns: the fewer of those the better, as long as C fits.
+  int64_t block_column_tiles() const {
+    int64_t rows = 1;
+    for (const RowBlock& block : blocks_) rows = std::max(rows, block.rows);
+    const int64_t fit = int64_t{kBlockRowTiles} * table_.tile_rows * kBlockColumnTiles / rows;
+    const int64_t tiles =
+        (gemm_.n + tile_columns_ - 1) / tile_columns_ * static_cast<int64_t>(blocks_.size());
+    const int64_t shared = tiles / (kTasksPerThread * ThreadPool::instance().threads());
+    return std::min(fit, std::max(shared, kLeastColumnTiles));
+  }
+
   void run_block(const RowBlock& block, int64_t col_begin, int64_t col_end) const {
     Scratch& scratch = Scratch::of_this_thread();
     const Columns columns = {.begin = col_begin, .end = col_end};
@@ -176,124 +181,121 @@ class Product {
           block.rows <= table_.tile_rows && segment.a.k_contiguous && segment.b[0].k_contiguous;
       const int64_t most = (few_rows ? kFewRowsUnits : kBlockUnits) * multiplier.steps;
       for (int64_t step = 0; step < k; step += most) {
-        multiply_steps(scratch, block, columns,
-                       {.segment = segment,
-                        .multiplier = multiplier,
-                        .begin = step,
-                        .end = std::min(k, step + most),
-                        .next_end = std::min(k, step + 2 * most),
-                        .few_rows = few_rows,
-                        .accumulate = accumulate,
-                        .finishes = i == last && step + most >= k});
+        const int64_t end = std::min(k, step + most);
+        multiply_run(scratch, block, columns,
+                     {.segment = segment,
+                      .multiplier = multiplier,
+                      .steps = {.begin = step, .end = end},
+                      .next = {.begin = end, .end = std::min(k, end + most)},
+                      .few_rows = few_rows,
+                      .accumulate = accumulate,
+                      .finishes = i == last && end == k});
         accumulate = true;
       }
     }
     if (last < 0) finish_empty(scratch, block, columns);
   }
 
-  // Steps [begin, end) of the k of one segment.
-  struct Steps {
+  // One run of k, and the next of its segment: without steps after the last.
+  struct Run {
     const Segment& segment;
     const Multiplier& multiplier;
-    int64_t begin, end;
-    int64_t next_end;  // of the steps after these
-    bool few_rows;     // multiplied without panels of B
-    bool accumulate;   // to the sums of steps before
-    bool finishes;     // the sums
+    Steps steps, next;
+    bool few_rows;    // multiplied without panels of B
+    bool accumulate;  // to the sums of the runs before
+    bool finishes;    // the sums
 
-    int64_t count() const { return end - begin; }
-    DType dtype() const { return segment.b[0].dtype; }
-    int64_t units() const { return (count() + multiplier.steps - 1) / multiplier.steps; }
-    // Those after these: none after the last.
-    Steps next() const {
-      Steps steps = *this;
-      steps.begin = end;
-      steps.end = next_end;
-      return steps;
-    }
+    int64_t units() const { return (steps.count() + multiplier.steps - 1) / multiplier.steps; }
   };
 
-  void multiply_steps(Scratch& scratch, const RowBlock& block, const Columns& task,
-                      const Steps& steps) const {
-    pack_rows_of_c(scratch, block, steps);
-    const Operand& b = steps.segment.b[0];
+  void multiply_run(Scratch& scratch, const RowBlock& block, const Columns& task, const Run& run) const {
+    pack_rows_of_c(scratch, block, run);
+    const Segment& segment = run.segment;
+    const bool by_columns = segment.b[0].k_contiguous;
     // Those of the present tile and the next, by turns.
     StoredColumns columns[2];
-    if (!b.k_contiguous)
-      columns[0] = columns[1] = list_steps_of_columns(scratch.b_rows[0], block.group, steps);
-    const auto find = [&](int turn, int64_t col, const Steps& at) {
-      if (b.k_contiguous) {
-        columns[turn] = list_columns(scratch.b_rows[turn], block.group, col, at);
+    if (!by_columns) {
+      columns[0] = columns[1] =
+          finder_.list_steps(scratch.b_rows[0], segment, block.group, first_step(block.group), run.steps);
+    }
+    const auto find = [&](int turn, int64_t col, const Steps& steps) {
+      if (by_columns) {
+        columns[turn] = finder_.list_columns(scratch.b_rows[turn], segment, block.group, col, steps);
       } else {
-        place_columns(columns[turn], col);
+        finder_.place(columns[turn], col);
       }
     };
     int turn = 0;
-    find(turn, task.begin, steps);
+    find(turn, task.begin, run.steps);
     float* c = scratch.c.get();
     for (int64_t col = task.begin; col < task.end; col += tile_columns_, turn ^= 1) {
-      // What comes next in this task, if anything of B does that was not read before.
-      const StoredColumns* next = nullptr;
-      if (col + tile_columns_ < task.end) {
-        find(turn ^ 1, col + tile_columns_, steps);
-        next = &columns[turn ^ 1];
-      } else if (const Steps after = steps.next(); b.k_contiguous && after.count() > 0) {
-        find(turn ^ 1, task.begin, after);
-        next = &columns[turn ^ 1];
+      // What this task reads next; of steps of k that were not listed yet, nothing.
+      const bool more_columns = col + tile_columns_ < task.end;
+      const bool more = more_columns || (by_columns && run.next.count() > 0);
+      if (more_columns) {
+        find(turn ^ 1, col + tile_columns_, run.steps);
+      } else if (more) {
+        find(turn ^ 1, task.begin, run.next);
       }
-      if (steps.few_rows) {
-        multiply_few_rows(scratch, block, col, columns[turn], next, steps, c);
+      const StoredColumns* next = more ? &columns[turn ^ 1] : nullptr;
+      if (run.few_rows) {
+        multiply_few_rows(scratch, block, col, columns[turn], next, run, c);
       } else {
-        multiply_panels(scratch, block, col, columns[turn], next, steps, c);
+        multiply_panels(scratch, block, col, columns[turn], next, run, c);
       }
       c += block.rows * kSlivers * table_.width;
     }
   }
 
   void multiply_panels(Scratch& scratch, const RowBlock& block, int64_t col, const StoredColumns& columns,
-                       const StoredColumns* next, const Steps& steps, float* c) const {
-    const int64_t units = steps.units();
-    pack_columns_of_c(scratch, columns, steps);
+                       const StoredColumns* next, const Run& run, float* c) const {
+    const int64_t units = run.units();
+    pack_columns_of_c(scratch, columns, run);
     const int64_t tiles = (block.rows + table_.tile_rows - 1) / table_.tile_rows;
-    const Ahead ahead = next != nullptr ? ahead_of(*next, steps.dtype()) : Ahead{};
+    const Ahead ahead = next != nullptr ? ahead_of(*next) : Ahead{};
     const float* a = scratch.a.get();
     int64_t tile = 0;
     for_each_tile(block, [&](int64_t row, int rows) {
-      steps.multiplier.products[rows - 1]({.units = units,
-                                           .a = a,
-                                           .b0 = scratch.b.get(),
-                                           .b1 = scratch.b.get() + units * table_.width,
-                                           .c = c,
-                                           .accumulate = steps.accumulate,
-                                           .ahead = share_of(ahead, tile++, tiles)});
-      if (steps.finishes) finish(block.group, row, rows, col, c);
+      run.multiplier.products[rows - 1]({.units = units,
+                                         .a = a,
+                                         .b0 = scratch.b.get(),
+                                         .b1 = scratch.b.get() + units * table_.width,
+                                         .c = c,
+                                         .accumulate = run.accumulate,
+                                         .ahead = share_of(ahead, tile++, tiles)});
+      if (run.finishes) finish(block.group, row, rows, col, c);
       a += rows * units;
       c += rows * kSlivers * table_.width;
     });
   }
 
   void multiply_few_rows(const Scratch& scratch, const RowBlock& block, int64_t col,
-                         const StoredColumns& columns, const StoredColumns* next, const Steps& steps,
+                         const StoredColumns& columns, const StoredColumns* next, const Run& run,
                          float* c) const {
     for (int i = 0; i < kSlivers; ++i) {
       const StoredColumns::Sliver& sliver = columns.slivers[i];
       float* sums = c + i * table_.width;
       if (sliver.lanes == 0) continue;
       if (sliver.absent) {
-        if (!steps.accumulate) clear(sums, block.rows);
+        if (!run.accumulate) clear(sums, block.rows);
         continue;
       }
-      steps.multiplier.few_rows_products[block.rows - 1](
-          {.rows = sliver.rows,
-           .offset = sliver.offset,
-           .lanes = sliver.lanes,
-           .steps = steps.count(),
-           .a = scratch.a.get(),
-           .c = sums,
-           .accumulate = steps.accumulate,
-           .ahead = ahead_of_sliver(columns, i + 1, next, steps)});
+      Ahead ahead;
+      if (i + 1 < kSlivers) {
+        ahead = ahead_of_sliver(columns, i + 1);
+      } else if (next != nullptr) {
+        ahead = ahead_of_sliver(*next, 0);
+      }
+      run.multiplier.few_rows_products[block.rows - 1]({.rows = sliver.rows,
+                                                        .offset = sliver.offset,
+                                                        .lanes = sliver.lanes,
+                                                        .steps = run.steps.count(),
+                                                        .a = scratch.a.get(),
+                                                        .c = sums,
+                                                        .accumulate = run.accumulate,
+                                                        .ahead = ahead});
     }
-    if (steps.finishes) finish(block.group, block.row, static_cast<int>(block.rows), col, c);
+    if (run.finishes) finish(block.group, block.row, static_cast<int>(block.rows), col, c);
   }
 
   void clear(float* sums, int64_t rows) const {
@@ -301,124 +303,41 @@ class Product {
       std::fill_n(sums + row * kSlivers * table_.width, table_.width, 0.0f);
   }
 
-  // What sliver `i` of a tile multiplies, from which column on, and how many.
-  const Operand& matrix_of(const Steps& steps, int i) const {
-    return steps.segment.b[gemm_.side_by_side ? i : 0];
-  }
-  int64_t first_of(int64_t col, int i) const { return gemm_.side_by_side ? col : col + i * table_.width; }
-  int lanes_of(int64_t col, int i) const {
-    return static_cast<int>(std::clamp<int64_t>(gemm_.n - first_of(col, i), 0, table_.width));
-  }
-
-  // The columns of the tile at `col`, each a stored row.
-  StoredColumns list_columns(const void** rows, int64_t group, int64_t col, const Steps& steps) const {
-    StoredColumns columns = {
-        .slivers = {}, .rows = rows, .row_count = 0, .offset = steps.begin, .length = steps.count()};
-    for (int i = 0; i < kSlivers; ++i) {
-      const Operand& b = matrix_of(steps, i);
-      const int lanes = lanes_of(col, i);
-      columns.slivers[i] = {
-          .rows = rows + columns.row_count, .offset = steps.begin, .lanes = lanes, .absent = b.absent};
-      if (b.absent) continue;
-      list_rows(b, group, first_of(col, i), lanes, rows + columns.row_count);
-      columns.row_count += lanes;
-    }
-    return columns;
-  }
-
-  // The columns of a tile whose stored rows are steps of k, the same for every tile; see place_columns().
-  StoredColumns list_steps_of_columns(const void** rows, int64_t group, const Steps& steps) const {
-    StoredColumns columns = {.slivers = {}, .rows = rows, .row_count = 0, .offset = 0, .length = 0};
-    for (int i = 0; i < kSlivers; ++i) {
-      const Operand& b = matrix_of(steps, i);
-      const bool listed = i > 0 && !gemm_.side_by_side;
-      columns.slivers[i] = {
-          .rows = listed ? rows : rows + columns.row_count, .offset = 0, .lanes = 0, .absent = b.absent};
-      if (listed || b.absent) continue;
-      list_steps(b, group, steps.begin, steps.count(), rows + columns.row_count);
-      columns.row_count += steps.count();
-    }
-    return columns;
-  }
-
-  void place_columns(StoredColumns& columns, int64_t col) const {
-    columns.offset = col;
-    columns.length = std::min(tile_columns_, gemm_.n - col);
-    for (int i = 0; i < kSlivers; ++i) {
-      columns.slivers[i].offset = first_of(col, i);
-      columns.slivers[i].lanes = lanes_of(col, i);
-    }
-  }
-
-  // Everything that is read of these columns.
-  static Ahead ahead_of(const StoredColumns& columns, DType dtype) {
-    const auto size = static_cast<int64_t>(bytes_of(dtype));
-    return {.rows = columns.rows,
-            .begin = columns.offset * size,
-            .end = (columns.offset + columns.length) * size,
-            .lines = lines_of(columns.length * size) * columns.row_count};
-  }
-
-  // What is read of sliver `i`, or after the last one of the next columns' first.
-  static Ahead ahead_of_sliver(const StoredColumns& columns, int i, const StoredColumns* next,
-                               const Steps& steps) {
-    if (i == kSlivers) return next != nullptr ? ahead_of_sliver(*next, 0, nullptr, steps) : Ahead{};
-    const StoredColumns::Sliver& sliver = columns.slivers[i];
-    const int64_t rows = sliver.absent ? 0 : sliver.lanes;
-    return ahead_of({.slivers = {},
-                     .rows = sliver.rows,
-                     .row_count = rows,
-                     .offset = columns.offset,
-                     .length = columns.length},
-                    steps.dtype());
-  }
-
-  static int64_t lines_of(int64_t bytes) { return (bytes + kCacheLine - 1) / kCacheLine; }
-
-  // The lines that fall to part `i` of `parts`.
-  static Ahead share_of(Ahead ahead, int64_t i, int64_t parts) {
-    if (ahead.lines == 0) return ahead;
-    const int64_t per_row = lines_of(ahead.end - ahead.begin);
-    const int64_t begin = ahead.lines * i / parts, end = ahead.lines * (i + 1) / parts;
-    ahead.rows += begin / per_row;
-    ahead.first = begin % per_row;
-    ahead.lines = end - begin;
-    return ahead;
-  }
-
   // A, tile after tile.
-  void pack_rows_of_c(Scratch& scratch, const RowBlock& block, const Steps& steps) const {
-    const Operand& operand = steps.segment.a;
+  void pack_rows_of_c(Scratch& scratch, const RowBlock& block, const Run& run) const {
+    const Operand& operand = run.segment.a;
     const void** rows = scratch.a_rows;
-    if (!operand.k_contiguous) list_steps(operand, block.group, steps.begin, steps.count(), rows);
+    if (!operand.k_contiguous) {
+      list_rows(operand, block.group, first_step(block.group) + run.steps.begin, run.steps.count(), rows);
+    }
     float* panel = scratch.a.get();
     for_each_tile(block, [&](int64_t row, int count) {
       if (operand.k_contiguous) list_rows(operand, block.group, row, count, rows);
-      steps.multiplier.pack_a({.rows = rows,
-                               .offset = operand.k_contiguous ? steps.begin : row,
-                               .lanes = count,
-                               .pitch = count,
-                               .steps = steps.count(),
-                               .panel = panel});
-      panel += count * steps.units();
+      run.multiplier.pack_a({.rows = rows,
+                             .offset = operand.k_contiguous ? run.steps.begin : row,
+                             .lanes = count,
+                             .pitch = count,
+                             .steps = run.steps.count(),
+                             .panel = panel});
+      panel += count * run.units();
     });
   }
 
   // B's two slivers for one tile.
-  void pack_columns_of_c(Scratch& scratch, const StoredColumns& columns, const Steps& steps) const {
+  void pack_columns_of_c(Scratch& scratch, const StoredColumns& columns, const Run& run) const {
     float* panel = scratch.b.get();
     for (const StoredColumns::Sliver& sliver : columns.slivers) {
       if (sliver.absent) {
-        std::fill_n(panel, steps.units() * table_.width, 0.0f);
+        std::fill_n(panel, run.units() * table_.width, 0.0f);
       } else {
-        steps.multiplier.pack_b({.rows = sliver.rows,
-                                 .offset = sliver.offset,
-                                 .lanes = sliver.lanes,
-                                 .pitch = table_.width,
-                                 .steps = steps.count(),
-                                 .panel = panel});
+        run.multiplier.pack_b({.rows = sliver.rows,
+                               .offset = sliver.offset,
+                               .lanes = sliver.lanes,
+                               .pitch = table_.width,
+                               .steps = run.steps.count(),
+                               .panel = panel});
       }
-      panel += steps.units() * table_.width;
+      panel += run.units() * table_.width;
     }
   }
 
@@ -445,22 +364,13 @@ class Product {
     }
   }
 
-  // Rows of C or columns of C, one stored row each. Ragged rows are numbered over all groups already.
-  static void list_rows(const Operand& operand, int64_t group, int64_t first, int64_t count,
-                        const void** rows) {
-    for (int64_t i = 0; i < count; ++i) rows[i] = row_of(operand, group, first + i);
-  }
-
-  // Steps of k, one stored row each: of the weight, or routed rows of the group.
-  void list_steps(const Operand& operand, int64_t group, int64_t first, int64_t count,
-                  const void** rows) const {
-    if (gemm_.ragged == Ragged::k) first += begin_of(group);
-    list_rows(operand, group, first, count, rows);
-  }
+  // The first stored row of a group that is a step of k: of the weight, or of the group's routed rows.
+  int64_t first_step(int64_t group) const { return gemm_.ragged == Ragged::k ? begin_of(group) : 0; }
 
   const GroupedGemm& gemm_;
   const std::function<void(const Tile&)>& epilogue_;
   const Kernels& table_;
+  const ColumnFinder finder_;
   const int64_t tile_columns_;
   std::vector<Multiplier> multipliers_;
   std::vector<RowBlock> blocks_;
