@@ -16,6 +16,7 @@ import {
 } from './ops/moe.ts';
 import { type RouterTensors, type Routing, routingTensors } from './ops/route.ts';
 import type { SharedExpert } from './ops/shared.ts';
+import { type Calls, recall } from './recall.ts';
 import { ROUTE_CALL_KEYS, type RouteCall } from './router-run.ts';
 import { ones, type Tensor, tensor, zeros } from './tensor.ts';
 
@@ -57,6 +58,10 @@ const PARAMETERS: Readonly<Record<string, readonly [Group, string]>> = {
   'shared.weights': ['shared', 'weights'],
 };
 
+type TrainForward = { y: Tensor; routing: Routing; saved: MoeSaved };
+type BackwardOptions = { dLogits?: Tensor; dNoiseLogits?: Tensor; accumulateInto?: NamedTensors };
+type BackwardCall = { saved: MoeSaved; dy: Tensor; options: BackwardOptions };
+
 export interface MoELayerBackward {
   /** [T, H] */
   readonly dx: Tensor;
@@ -81,6 +86,7 @@ export interface MoELayerBackward {
 export class MoELayer implements Disposable {
   readonly config: ResolvedConfig;
   readonly parameters: Readonly<NamedTensors>;
+  readonly #calls = { forward: [] as Calls, forwardTrain: [] as Calls, backward: [] as Calls };
 
   /**
    * @param weights every parameter by name; the layer owns them from now on. Without it, weights are drawn from
@@ -103,6 +109,11 @@ export class MoELayer implements Disposable {
    * @param call what the router needs beside x: `indices` (hash), `mask` (padding), `sequenceLength`
    */
   forward(x: Tensor, call: Omit<RouteCall, 'step'> = {}): Tensor {
+    const { parameters } = this;
+    return recall(this.#calls.forward, { x, call, parameters }, args => this.#forwardAnew(args));
+  }
+
+  #forwardAnew({ x, call }: { x: Tensor; call: Omit<RouteCall, 'step'> }): Tensor {
     checkKeys('call', call, LAYER_CALL_KEYS);
     const { y, routing } = this.#run(x, 'nothing', call);
     for (const part of routingTensors(routing)) part.dispose();
@@ -114,10 +125,19 @@ export class MoELayer implements Disposable {
    * @param options.recompute keep only input and routing, and compute the pre-activation again in the backward pass
    * @param options.step turns the router's noise on; the rest as in {@link forward}
    */
-  forwardTrain(
-    x: Tensor,
-    options: { recompute?: boolean } & RouteCall = {},
-  ): { y: Tensor; routing: Routing; saved: MoeSaved } {
+  forwardTrain(x: Tensor, options: { recompute?: boolean } & RouteCall = {}): TrainForward {
+    const { parameters } = this;
+    const args = { x, options, parameters };
+    return recall(this.#calls.forwardTrain, args, given => this.#forwardTrainAnew(given));
+  }
+
+  #forwardTrainAnew({
+    x,
+    options,
+  }: {
+    x: Tensor;
+    options: { recompute?: boolean } & RouteCall;
+  }): TrainForward {
     checkKeys('options', options, ['recompute', ...ROUTE_CALL_KEYS]);
     const { recompute = false, ...call } = options;
     checkBoolean('options.recompute', recompute);
@@ -132,11 +152,13 @@ export class MoELayer implements Disposable {
    * @param options.dNoiseLogits float32 [T, E'], one of `routing.noiseLogits` (the load loss)
    * @param options.accumulateInto gradients by parameter name that are added to instead of being made anew
    */
-  backward(
-    saved: MoeSaved,
-    dy: Tensor,
-    options: { dLogits?: Tensor; dNoiseLogits?: Tensor; accumulateInto?: NamedTensors } = {},
-  ): MoELayerBackward {
+  backward(saved: MoeSaved, dy: Tensor, options: BackwardOptions = {}): MoELayerBackward {
+    const { parameters } = this;
+    const args = { saved, dy, options, parameters };
+    return recall(this.#calls.backward, args, given => this.#backwardAnew(given));
+  }
+
+  #backwardAnew({ saved, dy, options }: BackwardCall): MoELayerBackward {
     checkKeys('options', options, ['dLogits', 'dNoiseLogits', 'accumulateInto']);
     const into = options.accumulateInto ?? {};
     const names = Object.keys(this.parameters).filter(name => !this.#isFrozen(name));

@@ -10,6 +10,7 @@ import {
 } from '../check.ts';
 import { type DType, FLOAT_DTYPES } from '../dtype.ts';
 import { badArgument } from '../errors.ts';
+import { type Calls, recall } from '../recall.ts';
 import {
   type ResolvedRouter,
   ROUTER_KEYS,
@@ -103,6 +104,12 @@ export const ROUTER_TENSORS = [...MATRICES, 'selectionBias', 'expertScale', 'lor
  *   at the next wait if given indices name an expert that does not exist
  */
 export function route(args: RouteArgs): Routing {
+  return recall(ROUTES, args, routeAnew);
+}
+
+const ROUTES: Calls = [];
+
+function routeAnew(args: RouteArgs): Routing {
   const keys = ['x', 'logits', 'noiseLogits', ...ROUTER_TENSORS, ...ROUTE_CALL_KEYS, ...ROUTER_KEYS];
   checkKeys('args', args, keys);
   const given = args.indices !== undefined;
@@ -286,6 +293,12 @@ export interface RouteGradients {
  * @throws MoeError as {@link route}
  */
 export function routeBackward(args: RouteBackwardArgs): RouteGradients {
+  return recall(ROUTE_BACKWARDS, args, routeBackwardAnew);
+}
+
+const ROUTE_BACKWARDS: Calls = [];
+
+function routeBackwardAnew(args: RouteBackwardArgs): RouteGradients {
   const keys = ['routing', 'dWeights', 'dLogits', 'dNoiseLogits', 'x', 'loraScale', 'accumulateInto'];
   checkKeys('args', args, [...keys, ...ROUTER_GRADIENTS]);
   const { routing, accumulateInto: into = {} } = args;
