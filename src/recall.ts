@@ -11,6 +11,8 @@ export type Calls = RememberedCall[];
 
 interface RememberedCall {
   readonly args: Pattern;
+  /** How many tensors they were, each counted once. */
+  readonly tensors: number;
   /** How to do it again; undefined before it was recorded, null where it cannot be. */
   replay: Replay | null | undefined;
 }
@@ -37,12 +39,15 @@ export function recall<A extends object, R>(calls: Calls, args: A, body: (args: 
     const given = new Given();
     if (!isLike(call.args, args, given)) continue;
     if (i > 0) calls.unshift(...calls.splice(i, 1));
-    if (call.replay === null) return body(args);
-    return call.replay ? (repeat(call.replay, given) as R) : record(call, given, args, body);
+    if (call.replay) return repeat(call.replay, given) as R;
+    // Of one tensor given twice, where there were two, a recording would not know which is meant.
+    const canRecord = call.replay === undefined && new Set(given.tensors).size === call.tensors;
+    return canRecord ? record(call, given, args, body) : body(args);
   }
   const result = body(args);
-  const pattern = patternOf(args, []);
-  if (pattern) calls.unshift({ args: pattern, replay: undefined });
+  const tensors: Tensor[] = [];
+  const pattern = patternOf(args, tensors);
+  if (pattern) calls.unshift({ args: pattern, tensors: new Set(tensors).size, replay: undefined });
   if (calls.length > MOST_CALLS) calls.pop();
   return result;
 }
