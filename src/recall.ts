@@ -178,26 +178,29 @@ type Template =
     };
 
 function record<A, R>(call: RememberedCall, given: Given, args: A, body: (args: A) => R): R {
-  call.replay = null;
+  const result = whileRecording(given.handles, () => body(args));
+  const made: Tensor[] = [];
+  const template = templateOf(result, given, made);
+  const handles = made.map(usableHandle).filter(handle => handle !== undefined);
+  const program = native.endRecording(...handles);
+  const parts = made.map(({ dtype, shape, device }) => ({ dtype, shape, device }));
+  const isWhole = handles.length === made.length;
+  call.replay = program && template && isWhole ? { program, made: parts, result: template } : null;
+  return result;
+}
+
+/** The recording is left to be ended, unless `body` throws. */
+function whileRecording<R>(handles: readonly NativeTensor[], body: () => R): R {
   recording = true;
-  let result: R;
-  native.beginRecording(...given.handles);
+  native.beginRecording(...handles);
   try {
-    result = body(args);
+    return body();
   } catch (error) {
     native.endRecording();
     throw error;
   } finally {
     recording = false;
   }
-  const made: Tensor[] = [];
-  const template = templateOf(result, given, made);
-  const handles = made.map(usableHandle).filter(handle => handle !== undefined);
-  const program = native.endRecording(...handles);
-  const parts = made.map(({ dtype, shape, device }) => ({ dtype, shape, device }));
-  if (program && template && handles.length === made.length)
-    call.replay = { program, made: parts, result: template };
-  return result;
 }
 
 /** Collects the tensors that the call made. Undefined for a result that cannot be made again. */
