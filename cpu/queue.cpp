@@ -192,7 +192,7 @@ class CpuQueue final : public Queue {
       job = std::move(jobs_.front());
       jobs_.pop_front();
     }
-    const std::optional<Error> failure = perform(job);
+    std::optional<Error> failure = perform(job);
     const Queue::Done done = std::move(job.done);
     const auto expected = job.expected;
     job = {};
@@ -206,7 +206,7 @@ class CpuQueue final : public Queue {
       more = !jobs_.empty();
     }
     if (more) wake_.notify_one();
-    if (done) done(failure);
+    if (done) done(std::move(failure));
     return true;
   }
 

@@ -99,7 +99,8 @@ export class Tensor implements Disposable {
   }
 
   /**
-   * A copy of the elements once everything enqueued before has run; the event loop is free meanwhile.
+   * A copy of the elements once everything enqueued before has run; the event loop is free meanwhile. A small one that is ready, or
+   * is within microseconds, resolves without a turn of the event loop, for a millisecond of each turn at most.
    * @returns Float32Array (float32), Int32Array (int32) or Uint16Array (the bits of bfloat16 and float16), in row-major order
    * @throws MoeError ERR_DISPOSED, ERR_DETACHED at the call; ERR_DEVICE, ERR_INDEX_RANGE (rejection) if an earlier op failed
    */

@@ -86,11 +86,13 @@ function routerLossAnew(args: RouterLossArgs): RouterLosses {
     const entropy = own(empty([1], { device }));
     const dLogits = own(empty(logits.shape, { device }));
     const dNoiseLogits = noiseLogits && own(empty(logits.shape, { device }));
-    enqueue('routerLoss', {
-      ...{ logits, indices, weights, dropped, noiseLogits, mask, expertScale },
-      ...{ losses, entropy, dLogits, dNoiseLogits, ...nativeRouter(router, run) },
-      ...{ loadBalance, z, importance, load, balanceLength: args.sequenceLength ?? 0 },
-    });
+    enqueue(
+      'routerLoss',
+      { logits, indices, weights, dropped, noiseLogits, mask, expertScale },
+      { losses, entropy, dLogits, dNoiseLogits },
+      { loadBalance, z, importance, load, balanceLength: args.sequenceLength ?? 0 },
+      nativeRouter(router, run),
+    );
     return { losses, entropy, dLogits, ...(dNoiseLogits && { dNoiseLogits }) };
   });
 }

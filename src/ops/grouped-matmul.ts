@@ -69,10 +69,8 @@ function groupedMatmulAnew(args: GroupedMatmulArgs): { out: Tensor; preActivatio
     const preActivation = savePreActivation
       ? own(empty([rowCount, width], { dtype: rows.dtype, device: rows.device }))
       : undefined;
-    enqueue('groupedMatmul', {
-      ...{ rows, weight, offsets, bias, out, preActivation },
-      ...{ ...nativeLayout(args), ...nativeActivation(resolved) },
-    });
+    const tensors = { rows, weight, offsets, bias, out, preActivation };
+    enqueue('groupedMatmul', tensors, nativeLayout(args), nativeActivation(resolved));
     return { out, preActivation };
   });
 }
@@ -163,10 +161,8 @@ function groupedMatmulDgradAnew(args: GroupedMatmulDgradArgs): Tensor {
   checkSameDevice({ dOut, weight, offsets, preActivation });
   return disposeOnError(own => {
     const dRows = own(empty([rowCount, preWidth], { dtype: dOut.dtype, device: dOut.device }));
-    enqueue('groupedMatmulDgrad', {
-      ...{ dOut, weight, offsets, preActivation, dRows },
-      ...{ ...nativeLayout(args), ...nativeActivation(resolved) },
-    });
+    const tensors = { dOut, weight, offsets, preActivation, dRows };
+    enqueue('groupedMatmulDgrad', tensors, nativeLayout(args), nativeActivation(resolved));
     return dRows;
   });
 }

@@ -145,14 +145,15 @@ export function routeBy(args: RouteArgs, routerFor: (experts: number) => Resolve
     const weights = own(empty(slots, { device }));
     const counts = own(empty([experts], { dtype: 'int32', device }));
     const dropped = mayDrop(router, run) ? own(empty(slots, { dtype: 'int32', device })) : undefined;
-    enqueue('route', {
-      ...{ x, ...matrices, loraScale, selectionBias, expertScale, mask },
-      givenLogits: changed ? given : undefined,
-      givenNoiseLogits: noisy && averaged ? givenNoise : undefined,
-      givenIndices,
-      ...{ logits, noiseLogits, indices, weights, counts, dropped },
-      ...nativeRouter(router, run),
-    });
+    const givenLogits = changed ? given : undefined;
+    const givenNoiseLogits = noisy && averaged ? givenNoise : undefined;
+    enqueue(
+      'route',
+      { x, loraScale, selectionBias, expertScale, mask, givenLogits, givenNoiseLogits, givenIndices },
+      matrices,
+      { logits, noiseLogits, indices, weights, counts, dropped },
+      nativeRouter(router, run),
+    );
     const optional = { ...(dropped && { dropped }), ...(noiseLogits && { noiseLogits }) };
     return { logits, indices, weights, counts, ...optional, router, run };
   });
@@ -339,11 +340,16 @@ function routeBackwardAnew(args: RouteBackwardArgs): RouteGradients {
     checkSameDevice({ logits, ...gradients });
     // Without noise nothing depends on its weight.
     const noise = noiseLogits ? {} : { noiseWeight: undefined, dNoiseWeight: undefined };
-    enqueue('routeBackward', {
-      ...{ logits, indices, noiseLogits, dropped, mask, dWeights, extraDLogits: extra },
-      ...{ extraDNoiseLogits: extraNoise, x, ...parameters, loraScale, dLogits, dNoiseLogits },
-      ...{ ...gradients, ...flags, ...nativeRouter(router, run), ...noise },
-    });
+    enqueue(
+      'routeBackward',
+      { logits, indices, noiseLogits, dropped, mask, dWeights, extraDLogits: extra },
+      { extraDNoiseLogits: extraNoise, x, loraScale, dLogits, dNoiseLogits },
+      parameters,
+      gradients,
+      flags,
+      nativeRouter(router, run),
+      noise,
+    );
     if (!noiseLogits && gradients.dNoiseWeight && !into.noiseWeight) {
       enqueue('fill', { out: gradients.dNoiseWeight, value: 0 });
     }
