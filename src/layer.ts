@@ -7,6 +7,7 @@ import { badArgument, MoeError } from './errors.ts';
 import { type MoELayerConfig, parameterShapes, type ResolvedConfig, resolveConfig } from './layer-config.ts';
 import { checkLayout, type Experts } from './ops/experts.ts';
 import {
+  type MoeForwardArgs,
   type MoeGradients,
   type MoeSaved,
   moeBackward,
@@ -58,6 +59,7 @@ const PARAMETERS: Readonly<Record<string, readonly [Group, string]>> = {
   'shared.weights': ['shared', 'weights'],
 };
 
+type FixedArgs = Omit<MoeForwardArgs, 'x' | 'save' | 'router'> & { readonly router: RouterParameters };
 type TrainForward = { y: Tensor; routing: Routing; saved: MoeSaved };
 type BackwardOptions = { dLogits?: Tensor; dNoiseLogits?: Tensor; accumulateInto?: NamedTensors };
 type BackwardCall = { saved: MoeSaved; dy: Tensor; options: BackwardOptions };
@@ -86,6 +88,7 @@ export interface MoELayerBackward {
 export class MoELayer implements Disposable {
   readonly config: ResolvedConfig;
   readonly parameters: Readonly<NamedTensors>;
+  readonly #args: FixedArgs;
   readonly #calls = { forward: [] as Calls, forwardTrain: [] as Calls, backward: [] as Calls };
 
   /**
@@ -102,6 +105,7 @@ export class MoELayer implements Disposable {
         : randomParameters(this.config, checkInteger('seed', source.seed ?? 0, 0)),
     );
     this.#checkParameters();
+    this.#args = this.#fixedArgs();
   }
 
   /**
@@ -191,22 +195,34 @@ export class MoELayer implements Disposable {
     if (this.parameters['router.weight']!.disposed) {
       throw new MoeError('ERR_DISPOSED', 'layer: expected a live layer, got a disposed one');
     }
-    const { applyWeightTo, shared, router } = this.config;
+    const { router } = this.config;
     if (router.hash !== (call.indices !== undefined)) {
       const [expected, got] = router.hash
         ? ['the experts of each token', 'undefined']
         : ['nothing', 'a value'];
       throw badArgument('ERR_INVALID_ARGUMENT', 'indices', `${expected}, router.hash: ${router.hash}`, got);
     }
-    const activation: ActivationOptions = {};
-    for (const key of ACTIVATION_KEYS) Object.assign(activation, { [key]: this.config[key] });
+    const said = Object.keys(call).length > 0;
     const result = moeForward({
-      ...{ x, save, applyWeightTo, ...activation },
-      router: { ...this.#router(), ...call },
-      experts: this.#experts(),
-      shared: shared && this.#group<SharedExpert>('shared'),
+      x,
+      save,
+      ...this.#args,
+      ...(said && { router: { ...this.#args.router, ...call } }),
     });
     return { ...result, routing: result.routing as Routing };
+  }
+
+  /** What every call gives to the ops. */
+  #fixedArgs(): FixedArgs {
+    const { applyWeightTo, shared } = this.config;
+    const activation: ActivationOptions = {};
+    for (const key of ACTIVATION_KEYS) Object.assign(activation, { [key]: this.config[key] });
+    return Object.freeze({
+      ...{ applyWeightTo, ...activation },
+      router: Object.freeze(this.#router()),
+      experts: Object.freeze(this.#experts()),
+      shared: shared && Object.freeze(this.#group<SharedExpert>('shared')),
+    });
   }
 
   #experts(): Experts {
