@@ -45,6 +45,7 @@ Recording::Recording(const std::vector<TensorHandle*>& given) {
   for (const TensorHandle* handle : given) {
     places_[handle] = {.place = program_->given_.size()};
     program_->given_.push_back(handle->tensor);
+    devices_.push_back(handle->device);
   }
 }
 
@@ -94,6 +95,7 @@ std::shared_ptr<const RecordedProgram> Recording::end(const std::vector<TensorHa
     program.made_[found->second.place - given].result = program.results_++;
     places_.erase(found);
   }
+  for (int device : devices_) lost_ = lost_ || device != program.device_;
   for (const auto& [handle, place] : places_) lost_ = lost_ || place.view || place.place >= given;
   if (lost_ || program.ops_.empty()) return nullptr;
   for (MadeTensor& made : program.made_) {

@@ -90,6 +90,8 @@ class Recording {
 
   std::shared_ptr<RecordedProgram> program_ = std::make_shared<RecordedProgram>();
   std::unordered_map<const TensorHandle*, Place> places_;
+  // Of the tensors given.
+  std::vector<int> devices_;
   bool lost_ = false;
 };
 

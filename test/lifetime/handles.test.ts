@@ -42,7 +42,7 @@ describe('a handle that is used again', () => {
   });
 });
 
-describe('memory of many small tensors', () => {
+describe('memory of many tensors', () => {
   /** Bytes of one. */
   const EACH = 2 ** 14;
 
@@ -61,14 +61,16 @@ describe('memory of many small tensors', () => {
   it('is reported to V8, which collects by itself where nothing is disposed', async () => {
     await collectAll();
     let peak = 0;
-    for (let i = 0; i < 30_000; i++) {
-      zeros([EACH / 4]);
+    for (let i = 0; i < 1500; i++) {
+      // Half of what is left unsaid at most.
+      zeros([MEBIBYTE / 8]);
+      await finished();
       // Finalisers run between turns of the event loop.
-      if (i % 100 === 0) await new Promise(setImmediate);
+      if (i % 8 === 0) await new Promise(setImmediate);
       peak = Math.max(peak, memory().bytes);
     }
-    // 469 MiB were allocated behind handles that are little to V8's own heap.
-    expect(peak).toBeLessThan(200 * MEBIBYTE);
+    // 750 MiB were allocated behind handles that are nothing to V8's own heap.
+    expect(peak).toBeLessThan(400 * MEBIBYTE);
     await collectAll();
   });
 });
