@@ -60,6 +60,9 @@ class Environment {
     return pending_.at(id).deferred.Promise();
   }
 
+  // Whether promises have not yet settled.
+  bool is_awaited() const { return !pending_.empty(); }
+
  private:
   struct Pending {
     Napi::Promise::Deferred deferred;

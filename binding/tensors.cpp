@@ -148,12 +148,14 @@ Napi::Value read_sync(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// Reads at once what is there, and says whether it was.
+// Reads at once what is there, and says whether it was. Never before the promises of earlier reads settle.
 Napi::Value read_settled(const Napi::CallbackInfo& info) {
   const TensorHandle& handle = handle_of(info[0]);
   void* host = host_data(info, handle.tensor);
-  Queue& queue = Environment::of(info.Env()).queue(handle.device);
-  return Napi::Boolean::New(info.Env(), moe::read_settled(queue, handle.tensor, host));
+  Environment& environment = Environment::of(info.Env());
+  const bool done = !environment.is_awaited() &&
+                    moe::read_settled(environment.queue(handle.device), handle.tensor, host);
+  return Napi::Boolean::New(info.Env(), done);
 }
 
 Napi::Value read(const Napi::CallbackInfo& info) {

@@ -118,7 +118,10 @@ export type Native = Record<NativeOp, (args: NativeArgs) => void> & {
   /** Enqueues a copy of `view` (staged at the call) into the tensor. */
   write(tensor: NativeTensor, view: ArrayBufferView): void;
   readSync(tensor: NativeTensor, into: ArrayBufferView): void;
-  /** As `readSync` where everything enqueued before has run, or does within microseconds; otherwise false, and nothing is read. */
+  /**
+   * As `readSync` where everything enqueued before has run, or does within microseconds, and no promise of an earlier call is left to
+   * settle; otherwise false, and nothing is read.
+   */
   readSettled(tensor: NativeTensor, into: ArrayBufferView): boolean;
   read(tensor: NativeTensor, into: ArrayBufferView): Promise<void>;
   synchronize(device: number): void;

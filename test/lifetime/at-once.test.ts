@@ -60,6 +60,19 @@ describe('data() of a tensor that is ready', () => {
   });
 });
 
+it('reads resolve in the order of their calls', async () => {
+  using ready = tensor([1, 2, 3], [3]);
+  const order: string[] = [];
+  enqueueLongWork();
+  const first = ready.data().then(() => order.push('first'));
+  await nextTurn();
+  // All has run, but nobody has been told yet.
+  synchronize();
+  const second = ready.data().then(() => order.push('second'));
+  await Promise.all([first, second]);
+  expect(order).toEqual(['first', 'second']);
+});
+
 it('large tensors are copied by the worker', async () => {
   using large = randomTensor([2 ** 15], 1);
   synchronize();
