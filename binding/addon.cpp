@@ -1,10 +1,11 @@
 // The addon's exports: enumerations, what was found on this machine, waiting, and everything of tensors.cpp,
-// order.cpp and ops.cpp.
+// order.cpp, ops.cpp and program.cpp.
 #include <napi.h>
 
 #include "binding/environment.h"
 #include "binding/ops.h"
 #include "binding/order.h"
+#include "binding/program.h"
 #include "binding/tensors.h"
 #include "cpu/ceilings.h"
 #include "cpu/kernels.h"
@@ -144,6 +145,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   export_tensors(env, exports);
   export_order(env, exports);
   export_ops(env, exports);
+  export_programs(env, exports);
   return exports;
 }
 

@@ -1,5 +1,7 @@
 #include "binding/environment.h"
 
+#include "binding/program.h"
+
 namespace moe::binding {
 
 class Environment::LentStorage final : public Storage {
@@ -47,6 +49,7 @@ std::shared_ptr<Storage> Environment::lend(const Napi::Object& owner, void* data
 }
 
 void Environment::drop_returned() {
+  if (lent_.empty()) return;
   std::vector<uint64_t> ids;
   {
     const std::lock_guard lock(returned_->mutex);

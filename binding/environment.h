@@ -20,7 +20,11 @@ namespace moe::binding {
 struct Accounting {
   int64_t tensors = 0;
   int64_t bytes = 0;
+  // What V8 knows of the bytes.
+  int64_t reported = 0;
 };
+
+class Recording;
 
 class Environment {
  public:
@@ -32,6 +36,8 @@ class Environment {
   // Of the CPU (0) or of a GPU, made when it is first asked for.
   Queue& queue(int device);
   const std::shared_ptr<Accounting>& accounting() const { return accounting_; }
+  // Of the call that is being recorded, or null.
+  std::unique_ptr<Recording>& recording() { return recording_; }
 
   // Memory that belongs to a JavaScript object, which stays alive until the storage is destroyed, on whatever
   // thread.
@@ -54,6 +60,9 @@ class Environment {
     return pending_.at(id).deferred.Promise();
   }
 
+  // Whether promises have not yet settled.
+  bool is_awaited() const { return !pending_.empty(); }
+
  private:
   struct Pending {
     Napi::Promise::Deferred deferred;
@@ -74,6 +83,7 @@ class Environment {
   // On the queue's thread.
   void finish(uint64_t id, std::optional<Error> failure);
   void settle(Napi::Env env, const Outcome& outcome);
+  std::unique_ptr<Recording> recording_;
   std::shared_ptr<Accounting> accounting_ = std::make_shared<Accounting>();
   std::shared_ptr<Returned> returned_ = std::make_shared<Returned>();
   std::unordered_map<uint64_t, Napi::ObjectReference> lent_;

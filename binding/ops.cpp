@@ -4,45 +4,54 @@
 #include <string>
 
 #include "binding/environment.h"
-#include "binding/tensors.h"
+#include "binding/program.h"
 
 namespace moe::binding {
 namespace {
 
-// Reads one op's arguments by name; collects the memory that must live until it has run.
-class Args {
+// Reads an op's arguments from a JavaScript object; collects the memory that must live until it has run, and
+// the values, where the call is being recorded.
+class NamedArgs final : public Args {
  public:
-  explicit Args(Napi::Object object) : object_(object) {}
+  NamedArgs(Napi::Object object, Recording* recording) : object_(object), recording_(recording) {}
 
-  // Absent where the property is undefined.
-  Tensor tensor(const char* name) {
+  Tensor tensor(const char* name) override {
     const Napi::Value value = object_.Get(name);
-    if (value.IsUndefined()) return {};
+    if (value.IsUndefined()) {
+      if (recording_ != nullptr) recorded_.tensors.emplace_back();
+      return {};
+    }
     const TensorHandle& handle = handle_of(value);
+    if (recording_ != nullptr) recorded_.tensors.push_back(recording_->placed(handle));
     pins_.push_back(handle.storage);
     device_ = handle.device;
     return handle.tensor;
   }
-  double number(const char* name) const { return object_.Get(name).ToNumber().DoubleValue(); }
-  float real(const char* name) const { return static_cast<float>(number(name)); }
-  int integer(const char* name) const { return object_.Get(name).ToNumber().Int32Value(); }
-  bool flag(const char* name) const { return object_.Get(name).ToBoolean(); }
-  template <class Enum>
-  Enum choice(const char* name) const {
-    return static_cast<Enum>(integer(name));
+
+  double number(const char* name) override {
+    const double value = object_.Get(name).ToNumber().DoubleValue();
+    if (recording_ != nullptr) recorded_.numbers.push_back(value);
+    return value;
   }
 
   Pins take_pins() { return std::move(pins_); }
   // That of the tensors: the caller has checked that it is one.
   int device() const { return device_; }
 
+  void record(ReadOp read) {
+    recorded_.read = read;
+    if (recording_ != nullptr) recording_->add(std::move(recorded_), device_);
+  }
+
  private:
   Napi::Object object_;
+  Recording* const recording_;
+  RecordedOp recorded_;
   Pins pins_;
   int device_ = 0;
 };
 
-RouterConfig router_config(const Args& args) {
+RouterConfig router_config(Args& args) {
   return {.top_k = args.integer("topK"),
           .choice = args.choice<Choice>("choice"),
           .score = args.choice<Score>("score"),
@@ -78,49 +87,59 @@ RouterMatrices router_matrices(Args& args) {
           .lora_b = args.tensor("loraB")};
 }
 
-ActivationSpec activation(const Args& args) {
+ActivationSpec activation(Args& args) {
   return {.function = args.choice<Activation>("activation"),
           .limit = args.real("activationLimit"),
           .alpha = args.real("activationAlpha"),
           .up_shift = args.real("activationUpShift")};
 }
 
-// A value for every parameter of experts, read by the parameter's name: gateUp, gateUpBias, gateUpLoraA, …
+// The argument of every parameter of experts: gateUp, gateUpBias, gateUpLoraA, …; with a prefix dGateUp, …
+ExpertParameters<std::string> argument_names(const std::string& prefix) {
+  ExpertParameters<std::string> names;
+  for (Projection projection : kProjections) {
+    std::string name = kProjectionNames[static_cast<size_t>(projection)];
+    if (!prefix.empty()) name[0] = static_cast<char>(std::toupper(name[0]));
+    name = prefix + name;
+    names[projection] = {
+        .weight = name, .bias = name + "Bias", .lora_a = name + "LoraA", .lora_b = name + "LoraB"};
+  }
+  return names;
+}
+
 template <class T, class Read>
-ExpertParameters<T> expert_parameters(Read read) {
+ExpertParameters<T> expert_parameters(const ExpertParameters<std::string>& names, Read read) {
   ExpertParameters<T> values;
   for (Projection projection : kProjections) {
-    const std::string name = kProjectionNames[static_cast<size_t>(projection)];
-    values[projection] = {.weight = read(name),
-                          .bias = read(name + "Bias"),
-                          .lora_a = read(name + "LoraA"),
-                          .lora_b = read(name + "LoraB")};
+    const LinearParameters<std::string>& name = names[projection];
+    values[projection] = {.weight = read(name.weight.c_str()),
+                          .bias = read(name.bias.c_str()),
+                          .lora_a = read(name.lora_a.c_str()),
+                          .lora_b = read(name.lora_b.c_str())};
   }
   return values;
 }
 
-Experts experts(Args& args) {
-  return {.parameters =
-              expert_parameters<Tensor>([&](const std::string& name) { return args.tensor(name.c_str()); }),
-          .interleaved = args.flag("interleaved"),
-          .transposed = args.flag("transposed"),
-          .lora_scale = static_cast<float>(args.number("loraScale"))};
+ExpertTensors expert_tensors(Args& args, const ExpertParameters<std::string>& names) {
+  return expert_parameters<Tensor>(names, [&](const char* name) { return args.tensor(name); });
 }
 
-// prefix + Name
-std::string prefixed(const char* prefix, std::string name) {
-  name[0] = static_cast<char>(std::toupper(name[0]));
-  return prefix + name;
+Experts experts(Args& args) {
+  static const auto names = argument_names("");
+  return {.parameters = expert_tensors(args, names),
+          .interleaved = args.flag("interleaved"),
+          .transposed = args.flag("transposed"),
+          .lora_scale = args.real("loraScale")};
 }
 
 ExpertTensors expert_gradients(Args& args) {
-  return expert_parameters<Tensor>(
-      [&](const std::string& name) { return args.tensor(prefixed("d", name).c_str()); });
+  static const auto names = argument_names("d");
+  return expert_tensors(args, names);
 }
 
-ExpertFlags expert_flags(const Args& args) {
-  return expert_parameters<bool>(
-      [&](const std::string& name) { return args.flag(prefixed("accumulateD", name).c_str()); });
+ExpertFlags expert_flags(Args& args) {
+  static const auto names = argument_names("accumulateD");
+  return expert_parameters<bool>(names, [&](const char* name) { return args.flag(name); });
 }
 
 Op fill(Args& args) {
@@ -313,11 +332,13 @@ Op experts_backward(Args& args) {
                          .accumulate = expert_flags(args)};
 }
 
-template <Op (*read)(Args&)>
+template <ReadOp read>
 Napi::Value enqueue(const Napi::CallbackInfo& info) {
-  Args args(info[0].As<Napi::Object>());
+  Environment& environment = Environment::of(info.Env());
+  NamedArgs args(info[0].As<Napi::Object>(), environment.recording().get());
   const Op op = read(args);
-  Environment::of(info.Env()).queue(args.device()).submit(op, args.take_pins());
+  environment.queue(args.device()).submit(op, args.take_pins());
+  args.record(read);
   return info.Env().Undefined();
 }
 

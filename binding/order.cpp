@@ -3,23 +3,11 @@
 #include <memory>
 
 #include "binding/environment.h"
+#include "binding/share.h"
 #include "binding/tensors.h"
 
 namespace moe::binding {
 namespace {
-
-// A share of a native object, which goes with the JavaScript one.
-template <class T>
-Napi::Value wrapped(Napi::Env env, std::shared_ptr<T> object) {
-  return Napi::External<std::shared_ptr<T>>::New(
-      env, new std::shared_ptr<T>(std::move(object)),
-      [](Napi::BasicEnv, std::shared_ptr<T>* share) { delete share; });
-}
-
-template <class T>
-std::shared_ptr<T>& unwrapped(const Napi::Value& value) {
-  return *value.As<Napi::External<std::shared_ptr<T>>>().Data();
-}
 
 // The queue of the device that the first argument names.
 Queue& queue_of(const Napi::CallbackInfo& info) {
@@ -41,12 +29,12 @@ Napi::Value signal_stream(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value stamp(const Napi::CallbackInfo& info) {
-  return wrapped(info.Env(), queue_of(info).stamp());
+  return share(info.Env(), queue_of(info).stamp());
 }
 
 Napi::Value milliseconds(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(
-      info.Env(), queue_of(info).milliseconds(*unwrapped<Stamp>(info[1]), *unwrapped<Stamp>(info[2])));
+  return Napi::Number::New(info.Env(),
+                           queue_of(info).milliseconds(*shared<Stamp>(info[1]), *shared<Stamp>(info[2])));
 }
 
 Napi::Value begin_capture(const Napi::CallbackInfo& info) {
@@ -55,16 +43,16 @@ Napi::Value begin_capture(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value end_capture(const Napi::CallbackInfo& info) {
-  return wrapped(info.Env(), queue_of(info).end_capture());
+  return share(info.Env(), queue_of(info).end_capture());
 }
 
 Napi::Value replay(const Napi::CallbackInfo& info) {
-  queue_of(info).replay(*unwrapped<Graph>(info[1]));
+  queue_of(info).replay(*shared<Graph>(info[1]));
   return info.Env().Undefined();
 }
 
 Napi::Value release_graph(const Napi::CallbackInfo& info) {
-  unwrapped<Graph>(info[0]).reset();
+  shared<Graph>(info[0]).reset();
   return info.Env().Undefined();
 }
 

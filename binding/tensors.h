@@ -10,19 +10,28 @@
 
 namespace moe::binding {
 
-struct TensorHandle {
-  // The tensor's data lies within the storage. After release() storage is null and the tensor absent.
+struct HeldTensor {
+  // The tensor's data lies within the storage.
   std::shared_ptr<Storage> storage;
   Tensor tensor;
   // 0 the CPU, then the GPUs.
   int device = 0;
-  // What V8 was told and `memory()` counts; shared buffers count for nothing.
+  // Bytes that `memory()` counts; shared buffers count for nothing.
   int64_t accounted = 0;
+};
+
+// A handle is blank at first and again once it is released: JavaScript uses it for one tensor after the
+// other, because a new one costs a weak reference.
+struct TensorHandle : HeldTensor {
   std::shared_ptr<Accounting> accounting;
 };
 
-// Throws Error ERR_DISPOSED for a released one.
+// Throws Error ERR_DISPOSED for a blank one.
 TensorHandle& handle_of(Napi::Value value);
+// Throws Error ERR_INVALID_ARGUMENT for one that is not blank.
+TensorHandle& blank_handle(Napi::Value value);
+
+void fill_handle(Napi::Env env, TensorHandle& blank, HeldTensor held);
 
 // Adds the functions that create, read, write and release tensors.
 void export_tensors(Napi::Env env, Napi::Object exports);

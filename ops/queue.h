@@ -7,11 +7,9 @@
 #include <vector>
 
 #include "ops/error.h"
-#include "ops/op.h"
+#include "ops/program.h"
 
 namespace moe {
-
-using Pins = std::vector<std::shared_ptr<Storage>>;
 
 // Ops to be run again, as often as asked for, and the memory that they use.
 class Graph {
@@ -37,12 +35,18 @@ class Queue {
   virtual std::shared_ptr<Storage> allocate(size_t bytes) = 0;
   // Validates, enqueues and returns. `pins` keep the op's memory alive until it has run.
   virtual void submit(const Op& op, Pins pins) = 0;
+  // Enqueues the ops of a program and returns.
+  virtual void submit_all(ProgramRun run);
   // Overwrites a tensor, or a part of one, in queue order with a copy of `host`, taken before this returns.
   virtual void write(const Tensor& out, Pins pins, const void* host) = 0;
   // Copies a tensor to host memory in queue order, then calls `done`.
   virtual void read(const Tensor& source, Pins pins, void* host, Done done) = 0;
   // Calls `done` once everything submitted before has run.
   virtual void then(Done done) = 0;
+  // Whether everything submitted before has run, or does within some microseconds in which the calling thread
+  // may lend a hand; then tensors may be read where they lie. Throws the failure that a wait would report.
+  // Never where memory is not the host's.
+  virtual bool settled() { return false; }
 
   virtual std::shared_ptr<Stamp> stamp() = 0;
   // Once both have been reached, which `then` tells.
@@ -73,6 +77,8 @@ Error capture_error(const char* call);
 
 // Blocks until the queue has run everything; throws the failure it reports.
 void wait_for(Queue& queue);
+// Copies a tensor to host memory at once, where the queue has settled.
+bool read_settled(Queue& queue, const Tensor& source, void* host);
 // As Queue::read, blocking.
 void read_blocking(Queue& queue, const Tensor& source, Pins pins, void* host);
 

@@ -163,7 +163,14 @@ function resolveLayerRouter(
     const expected = `false with ${hash ? 'hash' : excluded}`;
     throw badArgument('ERR_INVALID_ARGUMENT', `${name}.router.selectionBias`, expected, 'true');
   }
-  return { topK: resolved.topK, options: { ...options, ...flags } };
+  return { topK: resolved.topK, options: frozenCopy({ ...options, ...flags }) };
+}
+
+/** Of options within options: what the caller changes later changes no layer. */
+function frozenCopy<T extends object>(options: T): Readonly<T> {
+  const copy = structuredClone(options);
+  for (const part of Object.values(copy)) Object.freeze(part);
+  return Object.freeze(copy);
 }
 
 function resolveShared(name: string, shared: LayerShared): Readonly<LayerShared> {

@@ -7,6 +7,7 @@ import { badArgument, MoeError } from './errors.ts';
 import { type MoELayerConfig, parameterShapes, type ResolvedConfig, resolveConfig } from './layer-config.ts';
 import { checkLayout, type Experts } from './ops/experts.ts';
 import {
+  type MoeForwardArgs,
   type MoeGradients,
   type MoeSaved,
   moeBackward,
@@ -16,6 +17,7 @@ import {
 } from './ops/moe.ts';
 import { type RouterTensors, type Routing, routingTensors } from './ops/route.ts';
 import type { SharedExpert } from './ops/shared.ts';
+import { type Calls, recall } from './recall.ts';
 import { ROUTE_CALL_KEYS, type RouteCall } from './router-run.ts';
 import { ones, type Tensor, tensor, zeros } from './tensor.ts';
 
@@ -57,6 +59,11 @@ const PARAMETERS: Readonly<Record<string, readonly [Group, string]>> = {
   'shared.weights': ['shared', 'weights'],
 };
 
+type FixedArgs = Omit<MoeForwardArgs, 'x' | 'save' | 'router'> & { readonly router: RouterParameters };
+type TrainForward = { y: Tensor; routing: Routing; saved: MoeSaved };
+type BackwardOptions = { dLogits?: Tensor; dNoiseLogits?: Tensor; accumulateInto?: NamedTensors };
+type BackwardCall = { saved: MoeSaved; dy: Tensor; options: BackwardOptions };
+
 export interface MoELayerBackward {
   /** [T, H] */
   readonly dx: Tensor;
@@ -81,6 +88,8 @@ export interface MoELayerBackward {
 export class MoELayer implements Disposable {
   readonly config: ResolvedConfig;
   readonly parameters: Readonly<NamedTensors>;
+  readonly #args: FixedArgs;
+  readonly #calls = { forward: [] as Calls, forwardTrain: [] as Calls, backward: [] as Calls };
 
   /**
    * @param weights every parameter by name; the layer owns them from now on. Without it, weights are drawn from
@@ -96,6 +105,7 @@ export class MoELayer implements Disposable {
         : randomParameters(this.config, checkInteger('seed', source.seed ?? 0, 0)),
     );
     this.#checkParameters();
+    this.#args = this.#fixedArgs();
   }
 
   /**
@@ -103,6 +113,11 @@ export class MoELayer implements Disposable {
    * @param call what the router needs beside x: `indices` (hash), `mask` (padding), `sequenceLength`
    */
   forward(x: Tensor, call: Omit<RouteCall, 'step'> = {}): Tensor {
+    const { parameters } = this;
+    return recall(this.#calls.forward, { x, call, parameters }, args => this.#forwardAnew(args));
+  }
+
+  #forwardAnew({ x, call }: { x: Tensor; call: Omit<RouteCall, 'step'> }): Tensor {
     checkKeys('call', call, LAYER_CALL_KEYS);
     const { y, routing } = this.#run(x, 'nothing', call);
     for (const part of routingTensors(routing)) part.dispose();
@@ -114,10 +129,19 @@ export class MoELayer implements Disposable {
    * @param options.recompute keep only input and routing, and compute the pre-activation again in the backward pass
    * @param options.step turns the router's noise on; the rest as in {@link forward}
    */
-  forwardTrain(
-    x: Tensor,
-    options: { recompute?: boolean } & RouteCall = {},
-  ): { y: Tensor; routing: Routing; saved: MoeSaved } {
+  forwardTrain(x: Tensor, options: { recompute?: boolean } & RouteCall = {}): TrainForward {
+    const { parameters } = this;
+    const args = { x, options, parameters };
+    return recall(this.#calls.forwardTrain, args, given => this.#forwardTrainAnew(given));
+  }
+
+  #forwardTrainAnew({
+    x,
+    options,
+  }: {
+    x: Tensor;
+    options: { recompute?: boolean } & RouteCall;
+  }): TrainForward {
     checkKeys('options', options, ['recompute', ...ROUTE_CALL_KEYS]);
     const { recompute = false, ...call } = options;
     checkBoolean('options.recompute', recompute);
@@ -132,11 +156,13 @@ export class MoELayer implements Disposable {
    * @param options.dNoiseLogits float32 [T, E'], one of `routing.noiseLogits` (the load loss)
    * @param options.accumulateInto gradients by parameter name that are added to instead of being made anew
    */
-  backward(
-    saved: MoeSaved,
-    dy: Tensor,
-    options: { dLogits?: Tensor; dNoiseLogits?: Tensor; accumulateInto?: NamedTensors } = {},
-  ): MoELayerBackward {
+  backward(saved: MoeSaved, dy: Tensor, options: BackwardOptions = {}): MoELayerBackward {
+    const { parameters } = this;
+    const args = { saved, dy, options, parameters };
+    return recall(this.#calls.backward, args, given => this.#backwardAnew(given));
+  }
+
+  #backwardAnew({ saved, dy, options }: BackwardCall): MoELayerBackward {
     checkKeys('options', options, ['dLogits', 'dNoiseLogits', 'accumulateInto']);
     const into = options.accumulateInto ?? {};
     const names = Object.keys(this.parameters).filter(name => !this.#isFrozen(name));
@@ -169,22 +195,34 @@ export class MoELayer implements Disposable {
     if (this.parameters['router.weight']!.disposed) {
       throw new MoeError('ERR_DISPOSED', 'layer: expected a live layer, got a disposed one');
     }
-    const { applyWeightTo, shared, router } = this.config;
+    const { router } = this.config;
     if (router.hash !== (call.indices !== undefined)) {
       const [expected, got] = router.hash
         ? ['the experts of each token', 'undefined']
         : ['nothing', 'a value'];
       throw badArgument('ERR_INVALID_ARGUMENT', 'indices', `${expected}, router.hash: ${router.hash}`, got);
     }
-    const activation: ActivationOptions = {};
-    for (const key of ACTIVATION_KEYS) Object.assign(activation, { [key]: this.config[key] });
+    const said = Object.keys(call).length > 0;
     const result = moeForward({
-      ...{ x, save, applyWeightTo, ...activation },
-      router: { ...this.#router(), ...call },
-      experts: this.#experts(),
-      shared: shared && this.#group<SharedExpert>('shared'),
+      x,
+      save,
+      ...this.#args,
+      ...(said && { router: { ...this.#args.router, ...call } }),
     });
     return { ...result, routing: result.routing as Routing };
+  }
+
+  /** What every call gives to the ops. */
+  #fixedArgs(): FixedArgs {
+    const { applyWeightTo, shared } = this.config;
+    const activation: ActivationOptions = {};
+    for (const key of ACTIVATION_KEYS) Object.assign(activation, { [key]: this.config[key] });
+    return Object.freeze({
+      ...{ applyWeightTo, ...activation },
+      router: Object.freeze(this.#router()),
+      experts: Object.freeze(this.#experts()),
+      shared: shared && Object.freeze(this.#group<SharedExpert>('shared')),
+    });
   }
 
   #experts(): Experts {

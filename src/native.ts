@@ -9,6 +9,11 @@ export interface NativeTensor {
   readonly __native: 'tensor';
 }
 
+/** The ops of a call, to be enqueued again for other tensors. */
+export interface NativeProgram {
+  readonly __native: 'program';
+}
+
 /** A place in a device's order, with the time at which it was reached. */
 export interface NativeStamp {
   readonly __native: 'stamp';
@@ -85,26 +90,41 @@ export type Native = Record<NativeOp, (args: NativeArgs) => void> & {
   getFloat32Matmul(): number;
   /** What the CPU reaches at most with every thread, measured for `seconds` each: FLOP/s of products of a dtype, bytes/s read. */
   ceilings(dtype: number, seconds: number): { readonly flops: number; readonly bytes: number };
+  /** A handle without a tensor, for the next four to fill, or for `run`. */
+  blank(): NativeTensor;
   /** Uninitialised memory for a tensor. */
-  allocate(device: number, dtype: number, shape: readonly number[]): NativeTensor;
+  allocate(blank: NativeTensor, device: number, dtype: number, shape: readonly number[]): void;
   /** A tensor over the caller's buffer, which is kept alive as long as native code may touch it. */
-  wrap(dtype: number, shape: readonly number[], view: ArrayBufferView): NativeTensor;
+  wrap(blank: NativeTensor, dtype: number, shape: readonly number[], view: ArrayBufferView): void;
   /** A tensor over memory at an address, which the addon checks to be the device's; `owner` is kept alive as long as it is used. */
   fromPointer(
+    blank: NativeTensor,
     dtype: number,
     shape: readonly number[],
     pointer: bigint,
     device: number,
     owner: object | undefined,
-  ): NativeTensor;
+  ): void;
+  /** Another handle on the same memory, or on a part of it: the shape's elements, from element `at` on. */
+  view(blank: NativeTensor, tensor: NativeTensor, shape: readonly number[], at: number): void;
   /** The address of a tensor's first element. */
   pointer(tensor: NativeTensor): bigint;
-  /** Another handle on the same memory, or on a part of it: the shape's elements, from element `at` on. */
-  view(tensor: NativeTensor, shape: readonly number[], at: number): NativeTensor;
+  /** Leaves the handle blank. */
   release(tensor: NativeTensor): void;
+  /** From here to `endRecording`, what is done with the tensors given and those made is remembered as well as done. */
+  beginRecording(...given: NativeTensor[]): void;
+  /** Undefined where doing it again would not make the same results of other tensors. */
+  endRecording(...results: NativeTensor[]): NativeProgram | undefined;
+  /** Enqueues what was recorded: the tensors given, of the same dtypes and shapes, then blank handles for the results. */
+  run(program: NativeProgram, ...tensors: NativeTensor[]): void;
   /** Enqueues a copy of `view` (staged at the call) into the tensor. */
   write(tensor: NativeTensor, view: ArrayBufferView): void;
   readSync(tensor: NativeTensor, into: ArrayBufferView): void;
+  /**
+   * As `readSync` where everything enqueued before has run, or does within microseconds, and no promise of an earlier call is left to
+   * settle; otherwise false, and nothing is read.
+   */
+  readSettled(tensor: NativeTensor, into: ArrayBufferView): boolean;
   read(tensor: NativeTensor, into: ArrayBufferView): Promise<void>;
   synchronize(device: number): void;
   finished(device: number): Promise<void>;

@@ -4,7 +4,13 @@ import { markAsUntransferable } from 'node:worker_threads';
 import { checkInteger, checkKeys } from './check.ts';
 import { checkDType, DTYPES, type DType, describe, isDType, type TensorData } from './dtype.ts';
 import { badArgument, MoeError } from './errors.ts';
+import { filledHandle, retireHandle } from './handles.ts';
 import { enumIndex, type NativeTensor, native, rethrow } from './native.ts';
+import { type Calls, recall } from './recall.ts';
+import { mayAnswerAtOnce } from './turn.ts';
+
+/** More are copied by the device's thread, not by the caller's. */
+const MOST_BYTES_AT_ONCE = 2 ** 16;
 
 /** Where a tensor lives. */
 export type DeviceName = 'cpu' | `cuda:${number}`;
@@ -24,15 +30,17 @@ export interface TensorOptions {
   copy?: boolean;
 }
 
-let handleOfTensor: (tensor: Tensor) => NativeTensor | undefined;
-/** What a new tensor is. */
-interface TensorParts {
+/** The handle of a tensor, if it may be used. */
+export let usableHandle: (tensor: Tensor) => NativeTensor | undefined;
+/** What a new tensor is. Its shape is frozen. */
+export interface TensorParts {
   readonly dtype: DType;
   readonly shape: readonly number[];
   readonly device: DeviceName;
   readonly source?: TensorSource | undefined;
 }
-let adopt: (handle: NativeTensor, parts: TensorParts) => Tensor;
+/** The tensor of a handle. */
+export let adopt: (handle: NativeTensor, parts: TensorParts) => Tensor;
 
 /**
  * A dense, row-major array in native memory.
@@ -49,7 +57,7 @@ export class Tensor implements Disposable {
   readonly #source: TensorSource | undefined;
 
   static {
-    handleOfTensor = tensor => tensor.#handle;
+    usableHandle = tensor => (tensor.#isDetached ? undefined : tensor.#handle);
     adopt = (handle, parts) => new Tensor(handle, parts);
   }
 
@@ -57,7 +65,7 @@ export class Tensor implements Disposable {
     this.#handle = handle;
     this.#source = source;
     this.dtype = dtype;
-    this.shape = Object.freeze([...shape]);
+    this.shape = shape;
     this.device = device;
   }
 
@@ -69,6 +77,11 @@ export class Tensor implements Disposable {
   /** Size in bytes. */
   get byteLength(): number {
     return this.size * DTYPES[this.dtype].bytes;
+  }
+
+  /** Whether the buffer that it shares is gone. */
+  get #isDetached(): boolean {
+    return this.#source !== undefined && this.#source.length !== this.size;
   }
 
   get disposed(): boolean {
@@ -86,13 +99,16 @@ export class Tensor implements Disposable {
   }
 
   /**
-   * A copy of the elements once everything enqueued before has run; the event loop is free meanwhile.
+   * A copy of the elements once everything enqueued before has run; the event loop is free meanwhile. A small one that is ready, or
+   * is within microseconds, resolves without a turn of the event loop, for a millisecond of each turn at most.
    * @returns Float32Array (float32), Int32Array (int32) or Uint16Array (the bits of bfloat16 and float16), in row-major order
    * @throws MoeError ERR_DISPOSED, ERR_DETACHED at the call; ERR_DEVICE, ERR_INDEX_RANGE (rejection) if an earlier op failed
    */
   async data(): Promise<TensorData> {
     const handle = useHandle('tensor', this);
     const out = new DTYPES[this.dtype].array(this.size);
+    const small = out.byteLength <= MOST_BYTES_AT_ONCE;
+    if (small && mayAnswerAtOnce() && callNative(() => native.readSettled(handle, out))) return out;
     await native.read(handle, out).catch(rethrow);
     return out;
   }
@@ -138,10 +154,7 @@ export class Tensor implements Disposable {
     if (pair.includes('int32') && this.dtype !== dtype && !pair.includes('float32')) {
       throw badArgument('ERR_DTYPE', 'dtype', 'float32 to or from int32', `${this.dtype} to ${dtype}`);
     }
-    const source = useHandle('tensor', this);
-    const out = empty(this.shape, { dtype, device: this.device });
-    callNative(() => native.cast({ source, out: useHandle('out', out) }));
-    return out;
+    return recall(CASTS, { source: this, dtype }, castAnew);
   }
 
   /**
@@ -155,15 +168,16 @@ export class Tensor implements Disposable {
     }
     const handle = useHandle('tensor', this);
     const { dtype, device } = this;
-    const view = callNative(() => native.view(handle, shape, 0));
-    return adopt(view, { dtype, shape, device, source: this.#source });
+    const frozen = Object.freeze([...shape]);
+    const view = filledHandle(blank => native.view(blank, handle, frozen, 0));
+    return adopt(view, { dtype, shape: frozen, device, source: this.#source });
   }
 
   /** Throws ERR_DISPOSED or ERR_DETACHED, with `name` in the sentence, if ops may not use this tensor. */
   assertUsable(name: string): void {
     if (this.#handle === undefined)
       throw new MoeError('ERR_DISPOSED', `${name}: expected a live tensor, got a disposed one`);
-    if (this.#source !== undefined && this.#source.length !== this.size) {
+    if (this.#isDetached) {
       throw badArgument(
         'ERR_DETACHED',
         name,
@@ -177,7 +191,7 @@ export class Tensor implements Disposable {
   dispose(): void {
     const handle = this.#handle;
     this.#handle = undefined;
-    if (handle !== undefined) native.release(handle);
+    if (handle !== undefined) retireHandle(handle);
   }
 
   [Symbol.dispose](): void {
@@ -192,7 +206,16 @@ export class Tensor implements Disposable {
 /** The native handle of a tensor that may be used. */
 export function useHandle(name: string, tensor: Tensor): NativeTensor {
   tensor.assertUsable(name);
-  return handleOfTensor(tensor)!;
+  return usableHandle(tensor)!;
+}
+
+const CASTS: Calls = [];
+
+function castAnew({ source: tensor, dtype }: { source: Tensor; dtype: DType }): Tensor {
+  const source = useHandle('tensor', tensor);
+  const out = empty(tensor.shape, { dtype, device: tensor.device });
+  callNative(() => native.cast({ source, out: useHandle('out', out) }));
+  return out;
 }
 
 /** Enqueues overwriting elements of `target`, from `at` on, with those of `source`, rounded to nearest even. */
@@ -204,11 +227,11 @@ export function castInto(source: Tensor, target: Tensor, at: number): void {
 /** Calls with a handle on `count` elements of a tensor, from `at` on. */
 function intoPart(tensor: Tensor, at: number, count: number, call: (part: NativeTensor) => void): void {
   const whole = useHandle('tensor', tensor);
-  const part = callNative(() => native.view(whole, [count], at));
+  const part = filledHandle(blank => native.view(blank, whole, [count], at));
   try {
     callNative(() => call(part));
   } finally {
-    native.release(part);
+    retireHandle(part);
   }
 }
 
@@ -272,8 +295,11 @@ export function empty(shape: readonly number[], options: EmptyOptions = {}): Ten
   checkDevice('options.device', options.device);
   checkShape('shape', shape, dtype);
   const device = options.device ?? 'cpu';
-  const handle = callNative(() => native.allocate(deviceId(device), enumIndex('dtype', dtype), shape));
-  return adopt(handle, { dtype, shape, device });
+  const frozen = Object.freeze([...shape]);
+  const handle = filledHandle(blank =>
+    native.allocate(blank, deviceId(device), enumIndex('dtype', dtype), frozen),
+  );
+  return adopt(handle, { dtype, shape: frozen, device });
 }
 
 /** Where native memory lies, and whose it is. */
@@ -309,10 +335,11 @@ export function tensorFromPointer(
   if (elementCount(shape) > 0) checkAlignment(pointer, DTYPES[dtype].bytes);
   if (owner !== undefined && (typeof owner !== 'object' || owner === null) && typeof owner !== 'function')
     throw badArgument('ERR_INVALID_ARGUMENT', 'options.owner', 'an object', describe(owner));
-  const handle = callNative(() =>
-    native.fromPointer(enumIndex('dtype', dtype), shape, pointer, deviceId(device), owner),
+  const frozen = Object.freeze([...shape]);
+  const handle = filledHandle(blank =>
+    native.fromPointer(blank, enumIndex('dtype', dtype), frozen, pointer, deviceId(device), owner),
   );
-  return adopt(handle, { dtype, shape, device });
+  return adopt(handle, { dtype, shape: frozen, device });
 }
 
 function checkAlignment(pointer: bigint, bytes: number): void {
@@ -356,8 +383,11 @@ function share(source: TensorSource, dtype: DType, shape: readonly number[]): Te
     );
   }
   if (buffer instanceof ArrayBuffer) markAsUntransferable(buffer);
-  const handle = callNative(() => native.wrap(enumIndex('dtype', dtype), shape, plainView(source)));
-  return adopt(handle, { dtype, shape, device: 'cpu', source });
+  const frozen = Object.freeze([...shape]);
+  const handle = filledHandle(blank =>
+    native.wrap(blank, enumIndex('dtype', dtype), frozen, plainView(source)),
+  );
+  return adopt(handle, { dtype, shape: frozen, device: 'cpu', source });
 }
 
 function defaultDType(source: unknown): DType {

@@ -10,6 +10,7 @@ import {
 } from '../check.ts';
 import { FLOAT_DTYPES } from '../dtype.ts';
 import { badArgument } from '../errors.ts';
+import { type Calls, recall } from '../recall.ts';
 import { nativeRouter } from '../router-run.ts';
 import { empty, type Tensor } from '../tensor.ts';
 import { disposeOnError, enqueue } from './call.ts';
@@ -60,6 +61,12 @@ export interface RouterLosses {
  * @throws MoeError ERR_INVALID_ARGUMENT, ERR_SHAPE, ERR_DTYPE, ERR_DEVICE_MISMATCH, ERR_DISPOSED
  */
 export function routerLoss(args: RouterLossArgs): RouterLosses {
+  return recall(LOSSES, args, routerLossAnew);
+}
+
+const LOSSES: Calls = [];
+
+function routerLossAnew(args: RouterLossArgs): RouterLosses {
   const coefficients = ['loadBalance', 'z', 'importance', 'load'];
   checkKeys('args', args, ['routing', ...coefficients, 'mask', 'sequenceLength', 'expertScale']);
   const routing = checkRouting('routing', args.routing);
@@ -79,11 +86,13 @@ export function routerLoss(args: RouterLossArgs): RouterLosses {
     const entropy = own(empty([1], { device }));
     const dLogits = own(empty(logits.shape, { device }));
     const dNoiseLogits = noiseLogits && own(empty(logits.shape, { device }));
-    enqueue('routerLoss', {
-      ...{ logits, indices, weights, dropped, noiseLogits, mask, expertScale },
-      ...{ losses, entropy, dLogits, dNoiseLogits, ...nativeRouter(router, run) },
-      ...{ loadBalance, z, importance, load, balanceLength: args.sequenceLength ?? 0 },
-    });
+    enqueue(
+      'routerLoss',
+      { logits, indices, weights, dropped, noiseLogits, mask, expertScale },
+      { losses, entropy, dLogits, dNoiseLogits },
+      { loadBalance, z, importance, load, balanceLength: args.sequenceLength ?? 0 },
+      nativeRouter(router, run),
+    );
     return { losses, entropy, dLogits, ...(dNoiseLogits && { dNoiseLogits }) };
   });
 }
@@ -118,7 +127,14 @@ function checkLosses({ logits, noiseLogits, router }: Routing, args: RouterLossA
  * @param args.counts int32 [E'], of a {@link Routing}, or summed over several
  * @throws MoeError ERR_INVALID_ARGUMENT, ERR_SHAPE, ERR_DTYPE, ERR_DEVICE_MISMATCH, ERR_DISPOSED
  */
-export function updateSelectionBias(args: { selectionBias: Tensor; counts: Tensor; rate: number }): void {
+export function updateSelectionBias(args: BiasUpdate): void {
+  recall(BIAS_UPDATES, args, updateSelectionBiasAnew);
+}
+
+type BiasUpdate = { selectionBias: Tensor; counts: Tensor; rate: number };
+const BIAS_UPDATES: Calls = [];
+
+function updateSelectionBiasAnew(args: BiasUpdate): void {
   checkKeys('args', args, ['selectionBias', 'counts', 'rate']);
   const selectionBias = checkTensor('selectionBias', args.selectionBias, { dtype: 'float32', shape: [null] });
   const counts = checkTensor('counts', args.counts, { dtype: 'int32', shape: selectionBias.shape });

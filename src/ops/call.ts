@@ -6,12 +6,17 @@ import { callNative, Tensor, useHandle } from '../tensor.ts';
 /** Arguments of an op before tensors are turned into handles. */
 export type OpArgs = Record<string, Tensor | number | boolean | undefined>;
 
-/** Enqueues a native op. Tensors must have been checked; a missing optional one is `undefined`. */
-export function enqueue(op: NativeOp, args: OpArgs): void {
+/**
+ * Enqueues a native op. Tensors must have been checked; a missing optional one is `undefined`. The arguments come in parts, of which
+ * a later one has the last word: spread into one object of so many properties they would keep the garbage collector busy.
+ */
+export function enqueue(op: NativeOp, ...parts: readonly OpArgs[]): void {
   const nativeArgs: NativeArgs = {};
-  for (const name in args) {
-    const value = args[name];
-    nativeArgs[name] = value instanceof Tensor ? useHandle(name, value) : value;
+  for (const args of parts) {
+    for (const name in args) {
+      const value = args[name];
+      nativeArgs[name] = value instanceof Tensor ? useHandle(name, value) : value;
+    }
   }
   callNative(() => native[op](nativeArgs));
 }

@@ -43,10 +43,12 @@ export function preActivationWidth(activation: ResolvedActivation, intermediate:
 /** y (+)= Σ_k weights[t, k] · expert(x[t]). */
 export function blockForward(block: ExpertBlock, y: Tensor, accumulateY: boolean): void {
   const { x, experts, activation, weightOnInput, dispatch, weights, preActivation } = block;
-  enqueue('expertsForward', {
-    ...{ x, ...dispatch, weights, y, preActivation, weightOnInput, accumulateY },
-    ...{ ...nativeExperts(experts), ...nativeActivation(activation) },
-  });
+  enqueue(
+    'expertsForward',
+    { x, ...dispatch, weights, y, preActivation, weightOnInput, accumulateY },
+    nativeExperts(experts),
+    nativeActivation(activation),
+  );
 }
 
 /** Everything the backward pass needs is alive and fits together. */
@@ -106,9 +108,12 @@ export function blockBackward(
     gradientArgs[`d${argument.slice(1)}`] = target;
     gradientArgs[`accumulate${argument}`] = added.has(name);
   }
-  enqueue('expertsBackward', {
-    ...{ dy, x, ...dispatch, weights, preActivation, dx, dWeights, ...gradientArgs },
-    ...{ weightOnInput, accumulateDx, ...nativeExperts(experts), ...nativeActivation(activation) },
-  });
+  enqueue(
+    'expertsBackward',
+    { dy, x, ...dispatch, weights, preActivation, dx, dWeights, weightOnInput, accumulateDx },
+    gradientArgs,
+    nativeExperts(experts),
+    nativeActivation(activation),
+  );
   return dWeights;
 }

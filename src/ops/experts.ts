@@ -85,7 +85,9 @@ export interface ExpertDims {
 
 /** The tensors among the experts' parameters. */
 export function expertTensors(experts: Experts): { [name in ExpertName]?: Tensor } {
-  return Object.fromEntries(EXPERT_NAMES.map(name => [name, experts[name]]));
+  const tensors: { [name in ExpertName]?: Tensor } = {};
+  for (const name of EXPERT_NAMES) if (experts[name] !== undefined) tensors[name] = experts[name];
+  return tensors;
 }
 
 /** The experts as the addon reads them. */

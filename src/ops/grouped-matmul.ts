@@ -11,6 +11,7 @@ import {
 import { checkBoolean, checkKeys, checkOptionalTensor, checkSameDevice, checkTensor } from '../check.ts';
 import { type DType, FLOAT_DTYPES } from '../dtype.ts';
 import { badArgument } from '../errors.ts';
+import { type Calls, recall } from '../recall.ts';
 import { empty, type Tensor } from '../tensor.ts';
 import { disposeOnError, enqueue } from './call.ts';
 import { checkLayout, type ExpertLayout } from './experts.ts';
@@ -41,6 +42,12 @@ export interface GroupedMatmulArgs extends ActivationOptions, ExpertLayout {
  *   next wait if offsets are not ascending from 0 to at most R
  */
 export function groupedMatmul(args: GroupedMatmulArgs): { out: Tensor; preActivation?: Tensor } {
+  return recall(MATMULS, args, groupedMatmulAnew);
+}
+
+const MATMULS: Calls = [];
+
+function groupedMatmulAnew(args: GroupedMatmulArgs): { out: Tensor; preActivation?: Tensor } {
   const keys = ['rows', 'weight', 'offsets', 'bias', 'savePreActivation', ...LAYOUT_KEYS];
   checkKeys('args', args, [...keys, ...ACTIVATION_KEYS]);
   const rows = checkTensor('rows', args.rows, { dtype: FLOAT_DTYPES, shape: [null, null] });
@@ -62,10 +69,8 @@ export function groupedMatmul(args: GroupedMatmulArgs): { out: Tensor; preActiva
     const preActivation = savePreActivation
       ? own(empty([rowCount, width], { dtype: rows.dtype, device: rows.device }))
       : undefined;
-    enqueue('groupedMatmul', {
-      ...{ rows, weight, offsets, bias, out, preActivation },
-      ...{ ...nativeLayout(args), ...nativeActivation(resolved) },
-    });
+    const tensors = { rows, weight, offsets, bias, out, preActivation };
+    enqueue('groupedMatmul', tensors, nativeLayout(args), nativeActivation(resolved));
     return { out, preActivation };
   });
 }
@@ -125,6 +130,12 @@ export interface GroupedMatmulDgradArgs extends ActivationOptions, ExpertLayout 
  * @throws MoeError as {@link groupedMatmul}
  */
 export function groupedMatmulDgrad(args: GroupedMatmulDgradArgs): Tensor {
+  return recall(DGRADS, args, groupedMatmulDgradAnew);
+}
+
+const DGRADS: Calls = [];
+
+function groupedMatmulDgradAnew(args: GroupedMatmulDgradArgs): Tensor {
   const keys = ['dOut', 'weight', 'offsets', 'preActivation', ...LAYOUT_KEYS, ...ACTIVATION_KEYS];
   checkKeys('args', args, keys);
   const dOut = checkTensor('dOut', args.dOut, { dtype: FLOAT_DTYPES, shape: [null, null] });
@@ -150,10 +161,8 @@ export function groupedMatmulDgrad(args: GroupedMatmulDgradArgs): Tensor {
   checkSameDevice({ dOut, weight, offsets, preActivation });
   return disposeOnError(own => {
     const dRows = own(empty([rowCount, preWidth], { dtype: dOut.dtype, device: dOut.device }));
-    enqueue('groupedMatmulDgrad', {
-      ...{ dOut, weight, offsets, preActivation, dRows },
-      ...{ ...nativeLayout(args), ...nativeActivation(resolved) },
-    });
+    const tensors = { dOut, weight, offsets, preActivation, dRows };
+    enqueue('groupedMatmulDgrad', tensors, nativeLayout(args), nativeActivation(resolved));
     return dRows;
   });
 }
@@ -181,6 +190,12 @@ export interface GroupedMatmulWgradArgs {
  * @throws MoeError as {@link groupedMatmul}
  */
 export function groupedMatmulWgrad(args: GroupedMatmulWgradArgs): { dWeight: Tensor; dBias?: Tensor } {
+  return recall(WGRADS, args, groupedMatmulWgradAnew);
+}
+
+const WGRADS: Calls = [];
+
+function groupedMatmulWgradAnew(args: GroupedMatmulWgradArgs): { dWeight: Tensor; dBias?: Tensor } {
   checkKeys('args', args, ['dOut', 'rows', 'offsets', 'transposed', 'bias', 'accumulateInto']);
   const transposed = checkBoolean('transposed', args.transposed ?? false);
   const dOut = checkTensor('dOut', args.dOut, { dtype: FLOAT_DTYPES, shape: [null, null] });

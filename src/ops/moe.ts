@@ -11,6 +11,7 @@ import {
 } from '../check.ts';
 import { describe, FLOAT_DTYPES, type FloatDType } from '../dtype.ts';
 import { badArgument } from '../errors.ts';
+import { type Calls, recall, treatAsRecord } from '../recall.ts';
 import { ROUTER_KEYS, type RouterOptions } from '../router.ts';
 import { ROUTE_CALL_KEYS, type RouteCall } from '../router-run.ts';
 import { empty, type Tensor } from '../tensor.ts';
@@ -122,6 +123,8 @@ export class MoeSaved implements Disposable, SavedParts {
   }
 }
 
+treatAsRecord(MoeSaved);
+
 export interface MoeForwardResult {
   /** [T, H] of x's dtype */
   readonly y: Tensor;
@@ -141,6 +144,12 @@ export interface MoeForwardResult {
  *   ERR_OUT_OF_MEMORY; ERR_INDEX_RANGE at the next wait if a given routing names an expert that does not exist
  */
 export function moeForward(args: MoeForwardArgs): MoeForwardResult {
+  return recall(FORWARDS, args, moeForwardAnew);
+}
+
+const FORWARDS: Calls = [];
+
+function moeForwardAnew(args: MoeForwardArgs): MoeForwardResult {
   const keys = ['x', 'router', 'routing', 'experts', 'shared', 'applyWeightTo', 'save', ...ACTIVATION_KEYS];
   checkKeys('args', args, keys);
   const x = checkTensor('x', args.x, { dtype: FLOAT_DTYPES, shape: [null, null] });
@@ -268,6 +277,12 @@ export interface MoeGradients {
  * @throws MoeError as {@link moeForward}
  */
 export function moeBackward(args: MoeBackwardArgs): MoeGradients {
+  return recall(BACKWARDS, args, moeBackwardAnew);
+}
+
+const BACKWARDS: Calls = [];
+
+function moeBackwardAnew(args: MoeBackwardArgs): MoeGradients {
   checkKeys('args', args, ['dy', 'saved', 'dLogits', 'dNoiseLogits', 'accumulateInto']);
   if (!(args.saved instanceof MoeSaved)) {
     throw badArgument('ERR_INVALID_ARGUMENT', 'saved', 'what moeForward saved', describe(args.saved));

@@ -10,6 +10,7 @@ import {
 } from '../check.ts';
 import { FLOAT_DTYPES } from '../dtype.ts';
 import { badArgument } from '../errors.ts';
+import { type Calls, recall } from '../recall.ts';
 import { empty, type Tensor } from '../tensor.ts';
 import { disposeOnError, enqueue } from './call.ts';
 
@@ -52,6 +53,12 @@ const DISPATCH_KEYS = ['indices', 'experts', 'identityExperts', 'dropped', 'rows
  *   [0, E + identityExperts), or if more rows are used than `rows` or `rowsPerExpert` leaves room for
  */
 export function dispatch(args: DispatchArgs): Dispatch {
+  return recall(DISPATCHES, args, dispatchAnew);
+}
+
+const DISPATCHES: Calls = [];
+
+function dispatchAnew(args: DispatchArgs): Dispatch {
   checkKeys('args', args, DISPATCH_KEYS);
   const indices = checkTensor('indices', args.indices, { dtype: 'int32', shape: [null, null] });
   const [tokens, topK] = indices.shape as [number, number];
@@ -109,6 +116,12 @@ export function checkDispatch(
  * @throws MoeError as {@link dispatch}
  */
 export function permute(args: DispatchArgs & { x: Tensor }): { rows: Tensor; dispatch: Dispatch } {
+  return recall(PERMUTES, args, permuteAnew);
+}
+
+const PERMUTES: Calls = [];
+
+function permuteAnew(args: DispatchArgs & { x: Tensor }): { rows: Tensor; dispatch: Dispatch } {
   checkKeys('args', args, ['x', ...DISPATCH_KEYS]);
   const { x: given, ...choice } = args;
   const indices = checkTensor('indices', args.indices, { dtype: 'int32', shape: [null, null] });
@@ -131,6 +144,12 @@ export function permute(args: DispatchArgs & { x: Tensor }): { rows: Tensor; dis
  * @returns dx [T, H]
  */
 export function permuteBackward(args: { dRows: Tensor; dispatch: Dispatch }): Tensor {
+  return recall(PERMUTE_BACKWARDS, args, permuteBackwardAnew);
+}
+
+const PERMUTE_BACKWARDS: Calls = [];
+
+function permuteBackwardAnew(args: { dRows: Tensor; dispatch: Dispatch }): Tensor {
   checkKeys('args', args, ['dRows', 'dispatch']);
   return combine('dRows', args.dRows, args.dispatch, {});
 }
@@ -153,6 +172,12 @@ export interface UnpermuteArgs {
  * @throws MoeError ERR_INVALID_ARGUMENT, ERR_SHAPE, ERR_DTYPE, ERR_DEVICE_MISMATCH, ERR_DISPOSED
  */
 export function unpermute(args: UnpermuteArgs): Tensor {
+  return recall(UNPERMUTES, args, unpermuteAnew);
+}
+
+const UNPERMUTES: Calls = [];
+
+function unpermuteAnew(args: UnpermuteArgs): Tensor {
   checkKeys('args', args, ['rows', 'dispatch', 'weights', 'x', 'accumulateInto']);
   return combine('rows', args.rows, args.dispatch, args);
 }
@@ -198,6 +223,16 @@ export interface UnpermuteBackwardArgs {
  * @returns dRows [R, H] of dy's dtype; dWeights float32 [T, K]; dx [T, H] of dy's dtype
  */
 export function unpermuteBackward(args: UnpermuteBackwardArgs): {
+  dRows: Tensor;
+  dWeights?: Tensor;
+  dx?: Tensor;
+} {
+  return recall(UNPERMUTE_BACKWARDS, args, unpermuteBackwardAnew);
+}
+
+const UNPERMUTE_BACKWARDS: Calls = [];
+
+function unpermuteBackwardAnew(args: UnpermuteBackwardArgs): {
   dRows: Tensor;
   dWeights?: Tensor;
   dx?: Tensor;

@@ -10,6 +10,7 @@ import {
 } from '../check.ts';
 import { type DType, FLOAT_DTYPES } from '../dtype.ts';
 import { badArgument } from '../errors.ts';
+import { type Calls, recall } from '../recall.ts';
 import {
   type ResolvedRouter,
   ROUTER_KEYS,
@@ -103,6 +104,12 @@ export const ROUTER_TENSORS = [...MATRICES, 'selectionBias', 'expertScale', 'lor
  *   at the next wait if given indices name an expert that does not exist
  */
 export function route(args: RouteArgs): Routing {
+  return recall(ROUTES, args, routeAnew);
+}
+
+const ROUTES: Calls = [];
+
+function routeAnew(args: RouteArgs): Routing {
   const keys = ['x', 'logits', 'noiseLogits', ...ROUTER_TENSORS, ...ROUTE_CALL_KEYS, ...ROUTER_KEYS];
   checkKeys('args', args, keys);
   const given = args.indices !== undefined;
@@ -138,14 +145,15 @@ export function routeBy(args: RouteArgs, routerFor: (experts: number) => Resolve
     const weights = own(empty(slots, { device }));
     const counts = own(empty([experts], { dtype: 'int32', device }));
     const dropped = mayDrop(router, run) ? own(empty(slots, { dtype: 'int32', device })) : undefined;
-    enqueue('route', {
-      ...{ x, ...matrices, loraScale, selectionBias, expertScale, mask },
-      givenLogits: changed ? given : undefined,
-      givenNoiseLogits: noisy && averaged ? givenNoise : undefined,
-      givenIndices,
-      ...{ logits, noiseLogits, indices, weights, counts, dropped },
-      ...nativeRouter(router, run),
-    });
+    const givenLogits = changed ? given : undefined;
+    const givenNoiseLogits = noisy && averaged ? givenNoise : undefined;
+    enqueue(
+      'route',
+      { x, loraScale, selectionBias, expertScale, mask, givenLogits, givenNoiseLogits, givenIndices },
+      matrices,
+      { logits, noiseLogits, indices, weights, counts, dropped },
+      nativeRouter(router, run),
+    );
     const optional = { ...(dropped && { dropped }), ...(noiseLogits && { noiseLogits }) };
     return { logits, indices, weights, counts, ...optional, router, run };
   });
@@ -286,6 +294,12 @@ export interface RouteGradients {
  * @throws MoeError as {@link route}
  */
 export function routeBackward(args: RouteBackwardArgs): RouteGradients {
+  return recall(ROUTE_BACKWARDS, args, routeBackwardAnew);
+}
+
+const ROUTE_BACKWARDS: Calls = [];
+
+function routeBackwardAnew(args: RouteBackwardArgs): RouteGradients {
   const keys = ['routing', 'dWeights', 'dLogits', 'dNoiseLogits', 'x', 'loraScale', 'accumulateInto'];
   checkKeys('args', args, [...keys, ...ROUTER_GRADIENTS]);
   const { routing, accumulateInto: into = {} } = args;
@@ -326,11 +340,16 @@ export function routeBackward(args: RouteBackwardArgs): RouteGradients {
     checkSameDevice({ logits, ...gradients });
     // Without noise nothing depends on its weight.
     const noise = noiseLogits ? {} : { noiseWeight: undefined, dNoiseWeight: undefined };
-    enqueue('routeBackward', {
-      ...{ logits, indices, noiseLogits, dropped, mask, dWeights, extraDLogits: extra },
-      ...{ extraDNoiseLogits: extraNoise, x, ...parameters, loraScale, dLogits, dNoiseLogits },
-      ...{ ...gradients, ...flags, ...nativeRouter(router, run), ...noise },
-    });
+    enqueue(
+      'routeBackward',
+      { logits, indices, noiseLogits, dropped, mask, dWeights, extraDLogits: extra },
+      { extraDNoiseLogits: extraNoise, x, loraScale, dLogits, dNoiseLogits },
+      parameters,
+      gradients,
+      flags,
+      nativeRouter(router, run),
+      noise,
+    );
     if (!noiseLogits && gradients.dNoiseWeight && !into.noiseWeight) {
       enqueue('fill', { out: gradients.dNoiseWeight, value: 0 });
     }

@@ -1,6 +1,8 @@
 // The CPU queue: order, failures reported once, pins, closing with work pending, several queues and several
 // callers.
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <limits>
 #include <thread>
@@ -45,9 +47,153 @@ std::string next_failure(Queue& queue) {
   return "";
 }
 
+// Adds 1 to its first place so often, by way of its second.
+class Increments final : public Program {
+ public:
+  Increments(int64_t elements, size_t times) : elements_(elements), times_(times) {}
+
+  size_t size() const override { return 2 * times_; }
+  Op op(size_t index, std::span<void* const> places) const override {
+    const auto at = [&](size_t place) {
+      return Tensor{.data = places[place], .rank = 1, .dims = {elements_}, .present = true};
+    };
+    if (index % 2 == 0) return Cast{.source = at(0), .out = at(1)};
+    return Fill{.out = at(0), .value = static_cast<const float*>(places[1])[0] + 1};
+  }
+
+ private:
+  const int64_t elements_;
+  const size_t times_;
+};
+
+ProgramRun run_of(const std::shared_ptr<const Program>& program, const Owned& value, const Owned& other) {
+  return {.program = program,
+          .places = {value.tensor.data, other.tensor.data},
+          .pins = {value.storage, other.storage}};
+}
+
+// One dispatch of an expert that there is not.
+class BadDispatch final : public Program {
+ public:
+  explicit BadDispatch(int32_t* memory) : memory_(memory) {}
+  size_t size() const override { return 1; }
+  Op op(size_t /*index*/, std::span<void* const> /*places*/) const override {
+    const auto at = [&](int place, std::initializer_list<int64_t> dims) {
+      Tensor tensor = {.data = memory_ + 4 * place,
+                       .dtype = DType::int32,
+                       .rank = static_cast<int>(dims.size()),
+                       .present = true};
+      std::copy(dims.begin(), dims.end(), tensor.dims.begin());
+      return tensor;
+    };
+    return Dispatch{
+        .indices = at(0, {1, 1}), .offsets = at(1, {3}), .row_slot = at(2, {1}), .slot_row = at(3, {1, 1})};
+  }
+
+ private:
+  int32_t* const memory_;
+};
+
 }  // namespace
 
 TEST_SUITE("threads") {
+  TEST_CASE("programs run in the order of their submission, among other ops") {
+    const auto queue = cpu::make_queue();
+    const Owned a(*queue, DType::float32, {3}), b(*queue, DType::float32, {3});
+    const auto program = std::make_shared<Increments>(3, 4);
+    fill(*queue, a, 0);
+    for (int turn = 1; turn <= 200; ++turn) {
+      queue->submit_all(run_of(program, a, b));
+      if (turn % 3 == 0) fill(*queue, b, -1);
+      if (turn % 7 == 0) REQUIRE_EQ(first_of(*queue, a), 4 * turn);
+    }
+    CHECK_EQ(first_of(*queue, a), 800);
+    CHECK_LT(program->last_run(), std::chrono::seconds(10));
+  }
+
+  TEST_CASE("who waits for quick programs runs them where the worker has not begun") {
+    const auto queue = cpu::make_queue();
+    const Owned a(*queue, DType::float32, {3}), b(*queue, DType::float32, {3});
+    const auto program = std::make_shared<Increments>(3, 1);
+    fill(*queue, a, 0);
+    queue->submit_all(run_of(program, a, b));
+    wait_for(*queue);
+    int settled = 0;
+    for (int turn = 0; turn < 2000; ++turn) {
+      queue->submit_all(run_of(program, a, b));
+      if (!queue->settled()) {
+        wait_for(*queue);
+        continue;
+      }
+      ++settled;
+      REQUIRE_EQ(a.tensor.f32()[0], turn + 2);
+    }
+    CHECK_GT(settled, 100);
+    CHECK_EQ(first_of(*queue, a), 2001);
+  }
+
+  TEST_CASE("nobody waits long for a queue to settle, and nobody runs what may be long") {
+    const auto queue = cpu::make_queue();
+    const Owned a(*queue, DType::float32, {3}), b(*queue, DType::float32, {3});
+    std::atomic<bool> go{false};
+    queue->then([&](std::optional<Error>) {
+      while (!go.load()) std::this_thread::yield();
+    });
+    fill(*queue, a, 1);
+    // Never timed.
+    queue->submit_all(run_of(std::make_shared<Increments>(3, 1), a, b));
+    CHECK_FALSE(queue->settled());
+    go = true;
+    CHECK_EQ(first_of(*queue, a), 2);
+    CHECK(queue->settled());
+  }
+
+  TEST_CASE("who settles a queue hears of the failure, once, by the op's name") {
+    const auto queue = cpu::make_queue();
+    const Owned memory(*queue, DType::int32, {16});
+    memory.tensor.i32()[0] = 5;
+    const auto program = std::make_shared<BadDispatch>(memory.tensor.i32());
+    for (int turn = 0; turn < 50; ++turn) {
+      queue->submit_all({.program = program, .places = {}, .pins = {memory.storage}});
+      const std::string failure = next_failure(*queue);
+      CHECK_NE(failure.find("dispatch: "), std::string::npos);
+      CHECK_NE(failure.find("got 5"), std::string::npos);
+      CHECK_EQ(next_failure(*queue), "");
+    }
+  }
+
+  TEST_CASE("a captured program runs when it is replayed, as often as it is") {
+    const auto queue = cpu::make_queue();
+    const Owned a(*queue, DType::float32, {3}), b(*queue, DType::float32, {3});
+    fill(*queue, a, 0);
+    queue->begin_capture();
+    queue->submit_all(run_of(std::make_shared<Increments>(3, 2), a, b));
+    CHECK_FALSE(queue->settled());
+    const auto graph = queue->end_capture();
+    CHECK_EQ(first_of(*queue, a), 0);
+    for (int turn = 0; turn < 5; ++turn) queue->replay(*graph);
+    CHECK_EQ(first_of(*queue, a), 10);
+  }
+
+  TEST_CASE("several threads submit quick programs to one queue, and settle it") {
+    const auto queue = cpu::make_queue();
+    const auto program = std::make_shared<Increments>(3, 1);
+    std::atomic<int> wrong{0};
+    std::vector<std::thread> callers;
+    for (int caller = 0; caller < 3; ++caller) {
+      callers.emplace_back([&] {
+        const Owned a(*queue, DType::float32, {3}), b(*queue, DType::float32, {3});
+        fill(*queue, a, 0);
+        for (int turn = 1; turn <= 300; ++turn) {
+          queue->submit_all(run_of(program, a, b));
+          wrong += first_of(*queue, a) == static_cast<float>(turn) ? 0 : 1;
+        }
+      });
+    }
+    for (std::thread& thread : callers) thread.join();
+    CHECK_EQ(wrong.load(), 0);
+  }
+
   TEST_CASE("ops run in the order of their submission") {
     const auto queue = cpu::make_queue();
     const Owned a(*queue, DType::float32, {1000}), b(*queue, DType::float32, {1000});
