@@ -5,9 +5,9 @@
 // Adds `count` units of B to the sums, in ascending order.
 template <class Units, int Rows>
 inline void add_units(const float* a, const F* b, int count, F (&sums)[Rows]) {
-#pragma GCC unroll 16
+  MOE_UNROLLED
   for (int unit = 0; unit < count; ++unit) {
-#pragma GCC unroll 16
+    MOE_UNROLLED
     for (int i = 0; i < Rows; ++i)
       sums[i] = Units::multiply_add(V::set(a[unit * Rows + i]), b[unit], sums[i]);
   }
@@ -17,7 +17,7 @@ template <class Units, class T, int Rows>
 void few_rows_product(const FewRowsArgs& args) {
   constexpr int kPitch = kSlivers * V::kWidth, kSteps = Units::kSteps, kBlock = V::kWidth * kSteps;
   F sums[Rows];
-#pragma GCC unroll 16
+  MOE_UNROLLED
   for (int i = 0; i < Rows; ++i) sums[i] = args.accumulate ? V::load(args.c + i * kPitch) : V::zero();
   // Lanes that no column has repeat the last one's: nobody reads their sums.
   const T* rows[V::kWidth];
@@ -38,7 +38,7 @@ void few_rows_product(const FewRowsArgs& args) {
     load_transposed<Units>(rows, V::kWidth, step, left, block);
     add_units<Units, Rows>(a, block, static_cast<int>((left + kSteps - 1) / kSteps), sums);
   }
-#pragma GCC unroll 16
+  MOE_UNROLLED
   for (int i = 0; i < Rows; ++i) V::store(args.c + i * kPitch, sums[i]);
 }
 

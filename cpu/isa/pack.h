@@ -9,7 +9,7 @@
 template <class Units, class T>
 inline void load_transposed(const T* const* rows, int given, int64_t step, int64_t steps,
                             F (&block)[V::kWidth]) {
-#pragma GCC unroll 16
+  MOE_UNROLLED
   for (int i = 0; i < V::kWidth; ++i) block[i] = i < given ? Units::load(rows[i] + step, steps) : V::zero();
   V::transpose(block);
 }
@@ -28,7 +28,7 @@ void pack_k_contiguous(const PackArgs& args) {
     // Constants where the block is whole, so that it stays in registers.
     for (; step + kBlock <= args.steps; step += kBlock, out += V::kWidth * args.pitch) {
       load_transposed<Units>(rows, given, step, kBlock, block);
-#pragma GCC unroll 16
+      MOE_UNROLLED
       for (int i = 0; i < V::kWidth; ++i) V::store(out + i * args.pitch, block[i]);
     }
     if (step == args.steps) continue;

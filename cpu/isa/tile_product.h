@@ -6,7 +6,7 @@ template <class Units, int Rows>
 void tile_product(const TileProductArgs& args) {
   constexpr int kPitch = kSlivers * V::kWidth;
   F left[Rows], right[Rows];
-#pragma GCC unroll 16
+  MOE_UNROLLED
   for (int i = 0; i < Rows; ++i) {
     left[i] = args.accumulate ? V::load(args.c + i * kPitch) : V::zero();
     right[i] = args.accumulate ? V::load(args.c + i * kPitch + V::kWidth) : V::zero();
@@ -16,7 +16,7 @@ void tile_product(const TileProductArgs& args) {
   for (int64_t unit = 0; unit < args.units; ++unit) {
     ahead.next();
     const F x0 = V::load(b0), x1 = V::load(b1);
-#pragma GCC unroll 16
+    MOE_UNROLLED
     for (int i = 0; i < Rows; ++i) {
       const F y = V::set(a[i]);
       left[i] = Units::multiply_add(y, x0, left[i]);
@@ -26,7 +26,7 @@ void tile_product(const TileProductArgs& args) {
     b0 += V::kWidth;
     b1 += V::kWidth;
   }
-#pragma GCC unroll 16
+  MOE_UNROLLED
   for (int i = 0; i < Rows; ++i) {
     V::store(args.c + i * kPitch, left[i]);
     V::store(args.c + i * kPitch + V::kWidth, right[i]);

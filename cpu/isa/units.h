@@ -17,3 +17,11 @@ struct FloatUnits {
   }
   static F multiply_add(F a, F b, F sum) { return V::fma(a, b, sum); }
 };
+
+// Before a loop over an array that is to stay in registers. Not under sanitizers, whose checks of every
+// element would make minutes of it to compile.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define MOE_UNROLLED
+#else
+#define MOE_UNROLLED _Pragma("GCC unroll 16")
+#endif

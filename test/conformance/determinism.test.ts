@@ -140,7 +140,7 @@ describe.each(TARGETS)('bits on $device in $dtype', ({ dtype, device }) => {
     const all = Array.from({ length: tokens }, (_, t) => t);
     const whole = run(all);
     const reversed = run(all.toReversed());
-    for (const t of [0, 3, Math.floor(tokens / 2), tokens - 1]) {
+    for (const t of [0, Math.floor(tokens / 2), tokens - 1]) {
       const expected = rowsOf(whole, t, tokens);
       expectSameBytes(`token ${t} alone`, rowsOf(run([t]), 0, 1), expected);
       const seven = [1, 8, 15, 22, 29, 36].map(step => (t + step) % tokens);
