@@ -153,8 +153,8 @@ Napi::Value read_settled(const Napi::CallbackInfo& info) {
   const TensorHandle& handle = handle_of(info[0]);
   void* host = host_data(info, handle.tensor);
   Environment& environment = Environment::of(info.Env());
-  const bool done = !environment.is_awaited() &&
-                    moe::read_settled(environment.queue(handle.device), handle.tensor, host);
+  const bool done =
+      !environment.is_awaited() && moe::read_settled(environment.queue(handle.device), handle.tensor, host);
   return Napi::Boolean::New(info.Env(), done);
 }
 
