@@ -100,7 +100,7 @@ ExpertParameters<std::string> argument_names(const std::string& prefix) {
   for (Projection projection : kProjections) {
     std::string name = kProjectionNames[static_cast<size_t>(projection)];
     if (!prefix.empty()) name[0] = static_cast<char>(std::toupper(name[0]));
-    name = prefix + name;
+    name.insert(0, prefix);
     names[projection] = {
         .weight = name, .bias = name + "Bias", .lora_a = name + "LoraA", .lora_b = name + "LoraB"};
   }
