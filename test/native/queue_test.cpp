@@ -136,7 +136,7 @@ TEST_SUITE("threads") {
     const auto queue = cpu::make_queue();
     const Owned a(*queue, DType::float32, {3}), b(*queue, DType::float32, {3});
     std::atomic<bool> go{false};
-    queue->then([&](std::optional<Error>) {
+    queue->then([&](const std::optional<Error>&) {
       while (!go.load()) std::this_thread::yield();
     });
     fill(*queue, a, 1);
@@ -180,6 +180,7 @@ TEST_SUITE("threads") {
     const auto program = std::make_shared<Increments>(3, 1);
     std::atomic<int> wrong{0};
     std::vector<std::thread> callers;
+    callers.reserve(3);
     for (int caller = 0; caller < 3; ++caller) {
       callers.emplace_back([&] {
         const Owned a(*queue, DType::float32, {3}), b(*queue, DType::float32, {3});
