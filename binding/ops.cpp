@@ -326,7 +326,6 @@ Op experts_backward(Args& args) {
                          .pre_activation = args.tensor("preActivation"),
                          .dx = args.tensor("dx"),
                          .accumulate_dx = args.flag("accumulateDx"),
-
                          .d_weights = args.tensor("dWeights"),
                          .gradients = expert_gradients(args),
                          .accumulate = expert_flags(args)};

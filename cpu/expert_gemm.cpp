@@ -7,6 +7,9 @@
 namespace moe::cpu {
 namespace {
 
+// Of weight gradients, which are read when all are there. More would not stay in the last-level cache.
+constexpr size_t kLargestCached = size_t{8} << 20;
+
 // Element `index` of a tensor, or null where the tensor is absent.
 void* at(const Tensor& tensor, int64_t index) {
   return tensor ? tensor.as<char>() + index * static_cast<int64_t>(bytes_of(tensor.dtype)) : nullptr;
@@ -55,7 +58,8 @@ void StoreBlock::operator()(const Tile& tile) const {
                    .dtype = out.tensor.dtype,
                    .accumulate = accumulate,
                    .bias = nullptr,
-                   .bias_dtype = DType::float32});
+                   .bias_dtype = DType::float32,
+                   .streamed = !accumulate && out.tensor.bytes() > kLargestCached});
 }
 
 void Activate::operator()(const Tile& tile) const {

@@ -10,6 +10,14 @@
 
 namespace moe::cpu {
 
+// Where a group's rows begin, of all.
+inline int64_t begin_of(const GroupedGemm& gemm, int64_t group) {
+  return gemm.offsets == nullptr ? group * gemm.rows : gemm.offsets[group];
+}
+inline int64_t rows_of(const GroupedGemm& gemm, int64_t group) {
+  return begin_of(gemm, group + 1) - begin_of(gemm, group);
+}
+
 // Where stored row i of a group starts.
 const void* row_of(const Operand& operand, int64_t group, int64_t i);
 

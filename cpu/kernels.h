@@ -43,12 +43,16 @@ using PackKernel = void (*)(const PackArgs&);
 inline constexpr int64_t kCacheLine = 64;
 
 // What memory is asked for while something else is multiplied: the bytes [begin, end) of stored rows, one row
-// after the other, for memory is fastest in the order of its addresses. `lines` cache lines of them, the
-// first row from its line `first` on.
+// after the other, for memory is fastest in the order of its addresses. Kernels move it on.
 struct Ahead {
-  const void* const* rows = nullptr;
+  const void* const* row = nullptr;
   int64_t begin = 0, end = 0;
-  int64_t first = 0;
+  int64_t at = 0;     // in the present row
+  int64_t lines = 0;  // cache lines that are left
+};
+// So many lines of it, at most.
+struct AheadShare {
+  Ahead* of = nullptr;
   int64_t lines = 0;
 };
 
@@ -59,8 +63,8 @@ struct TileProductArgs {
   const float* b0;
   const float* b1;
   float* c;
-  bool accumulate;   // add to c instead of starting at zero
-  Ahead ahead = {};  // at most one line a unit is asked for
+  bool accumulate;        // add to c instead of starting at zero
+  AheadShare ahead = {};  // at most one line a unit is asked for
 };
 using TileProduct = void (*)(const TileProductArgs&);
 
@@ -73,11 +77,14 @@ struct FewRowsArgs {
   const float* a;
   float* c;
   bool accumulate;
-  Ahead ahead = {};  // at most one line for each of B is asked for
+  AheadShare ahead = {};  // at most one line for each of B is asked for
 };
 using FewRowsProduct = void (*)(const FewRowsArgs&);
 
 // out[row][lane] (+)= scale · c[row][lane] + bias[lane]
+//
+// `streamed`: around the caches, where nobody would find it before it is gone. Then whoever lets others read
+// it calls settle() first.
 struct StoreArgs {
   const float* c;  // [rows][2·width]
   int rows, lanes;
@@ -88,6 +95,7 @@ struct StoreArgs {
   bool accumulate;
   const void* bias;  // at lane 0, or null
   DType bias_dtype;
+  bool streamed = false;  // not with accumulate
 };
 
 // pre = weight·c + bias, stored where asked; out = activation(pre), `lanes` of them. Ungated: 2·width lanes
@@ -183,6 +191,7 @@ struct Kernels {
   FewRowsProduct few_rows_product[kPanelKinds][3][kMaxTileRows];
 
   void (*store)(const StoreArgs&);
+  void (*settle)();
   void (*activate)(const ActivateArgs&);
   void (*activate_backward)(const ActivateBackwardArgs&);
   void (*sum_rows)(const SumRowsArgs&);

@@ -5,9 +5,11 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <deque>
+#include <iterator>
+#include <list>
 #include <mutex>
 #include <unordered_map>
-#include <vector>
 
 #include "ops/error.h"
 #include "ops/size_class.h"
@@ -25,15 +27,7 @@ size_t pool_limit() {
 class Pool {
  public:
   void* take(size_t bytes) {
-    {
-      const std::lock_guard lock(mutex_);
-      if (auto found = free_.find(bytes); found != free_.end() && !found->second.empty()) {
-        void* block = found->second.back();
-        found->second.pop_back();
-        pooled_ -= bytes;
-        return block;
-      }
-    }
+    if (void* block = take_idle(bytes)) return block;
     void* block = fresh(bytes);
     if (block == nullptr) {
       trim();
@@ -45,24 +39,17 @@ class Pool {
   }
 
   void give(void* block, size_t bytes) {
-    {
-      const std::lock_guard lock(mutex_);
-      if (pooled_ + bytes <= limit_) {
-        free_[bytes].push_back(block);
-        pooled_ += bytes;
-        return;
-      }
-    }
-    std::free(block);
+    if (bytes > limit_) return std::free(block);
+    const std::lock_guard lock(mutex_);
+    idle_.push_back({block, bytes});
+    of_size_[bytes].push_back(std::prev(idle_.end()));
+    pooled_ += bytes;
+    shrink_to(limit_);
   }
 
   void trim() {
     const std::lock_guard lock(mutex_);
-    for (auto& [bytes, blocks] : free_) {
-      for (void* block : blocks) std::free(block);
-    }
-    free_.clear();
-    pooled_ = 0;
+    shrink_to(0);
   }
 
   size_t pooled() {
@@ -83,8 +70,38 @@ class Pool {
     return block;
   }
 
+  void* take_idle(size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    const auto found = of_size_.find(bytes);
+    if (found == of_size_.end() || found->second.empty()) return nullptr;
+    void* block = found->second.back()->memory;
+    idle_.erase(found->second.back());
+    found->second.pop_back();
+    pooled_ -= bytes;
+    return block;
+  }
+
+  // Frees what has been idle longest: sizes that nobody asks for any more must not crowd out the others.
+  void shrink_to(size_t limit) {
+    while (pooled_ > limit) {
+      const Block oldest = idle_.front();
+      idle_.pop_front();
+      // Of its size it is the oldest too.
+      of_size_[oldest.bytes].pop_front();
+      pooled_ -= oldest.bytes;
+      std::free(oldest.memory);
+    }
+  }
+
+  struct Block {
+    void* memory;
+    size_t bytes;
+  };
+
   std::mutex mutex_;
-  std::unordered_map<size_t, std::vector<void*>> free_;
+  // Idle blocks, in the order in which they were given back; and those of each size.
+  std::list<Block> idle_;
+  std::unordered_map<size_t, std::deque<std::list<Block>::iterator>> of_size_;
   size_t pooled_ = 0;
   const size_t limit_ = pool_limit();
 };

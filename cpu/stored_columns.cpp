@@ -13,10 +13,9 @@ int64_t lines_of(int64_t bytes) {
 
 Ahead ahead_of_rows(const StoredColumns& columns, const void* const* rows, int64_t row_count) {
   const auto size = static_cast<int64_t>(bytes_of(columns.dtype));
-  return {.rows = rows,
-          .begin = columns.offset * size,
-          .end = (columns.offset + columns.length) * size,
-          .lines = lines_of(columns.length * size) * row_count};
+  const int64_t begin = columns.offset * size, bytes = columns.length * size;
+  return {
+      .row = rows, .begin = begin, .end = begin + bytes, .at = begin, .lines = lines_of(bytes) * row_count};
 }
 
 }  // namespace
@@ -27,17 +26,7 @@ Ahead ahead_of(const StoredColumns& columns) {
 
 Ahead ahead_of_sliver(const StoredColumns& columns, int sliver) {
   const StoredColumns::Sliver& of = columns.slivers[sliver];
-  return ahead_of_rows(columns, of.rows, of.absent ? 0 : of.lanes);
-}
-
-Ahead share_of(Ahead ahead, int64_t i, int64_t parts) {
-  if (ahead.lines == 0) return ahead;
-  const int64_t per_row = lines_of(ahead.end - ahead.begin);
-  const int64_t begin = ahead.lines * i / parts, end = ahead.lines * (i + 1) / parts;
-  ahead.rows += begin / per_row;
-  ahead.first = begin % per_row;
-  ahead.lines = end - begin;
-  return ahead;
+  return ahead_of_rows(columns, of.rows, of.row_count);
 }
 
 void list_rows(const Operand& operand, int64_t group, int64_t first, int64_t count, const void** rows) {
@@ -60,10 +49,13 @@ StoredColumns ColumnFinder::list_columns(const void** rows, const Segment& segme
     const Operand& b = matrix_of(segment, i);
     const int lanes = lanes_of(col, i);
     const void** own = rows + columns.row_count;
-    columns.slivers[i] = {.rows = own, .offset = steps.begin, .lanes = lanes, .absent = b.absent};
-    if (b.absent) continue;
-    list_rows(b, group, first_of(col, i), lanes, own);
-    columns.row_count += lanes;
+    columns.slivers[i] = {.rows = own,
+                          .row_count = b.absent ? 0 : lanes,
+                          .offset = steps.begin,
+                          .lanes = lanes,
+                          .absent = b.absent};
+    list_rows(b, group, first_of(col, i), columns.slivers[i].row_count, own);
+    columns.row_count += columns.slivers[i].row_count;
   }
   return columns;
 }
@@ -79,18 +71,17 @@ StoredColumns ColumnFinder::list_steps(const void** rows, const Segment& segment
       continue;
     }
     const void** own = rows + columns.row_count;
-    columns.slivers[i] = {.rows = own, .offset = 0, .lanes = 0, .absent = b.absent};
-    if (b.absent) continue;
-    list_rows(b, group, first + steps.begin, steps.count(), own);
-    columns.row_count += steps.count();
+    columns.slivers[i] = {
+        .rows = own, .row_count = b.absent ? 0 : steps.count(), .offset = 0, .lanes = 0, .absent = b.absent};
+    list_rows(b, group, first + steps.begin, columns.slivers[i].row_count, own);
+    columns.row_count += columns.slivers[i].row_count;
   }
   return columns;
 }
 
-void ColumnFinder::place(StoredColumns& columns, int64_t col) const {
-  const int64_t tile = gemm_.side_by_side ? width_ : kSlivers * width_;
+void ColumnFinder::place(StoredColumns& columns, int64_t col, int64_t count) const {
   columns.offset = col;
-  columns.length = std::min(tile, gemm_.n - col);
+  columns.length = std::min(count, gemm_.n - col);
   for (int i = 0; i < kSlivers; ++i) {
     columns.slivers[i].offset = first_of(col, i);
     columns.slivers[i].lanes = lanes_of(col, i);

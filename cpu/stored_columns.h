@@ -14,12 +14,14 @@ struct Steps {
   int64_t begin = 0, end = 0;
 
   int64_t count() const { return end - begin; }
+  bool operator==(const Steps&) const = default;
 };
 
 // Of one tile and one run of k.
 struct StoredColumns {
   struct Sliver {
     const void* const* rows = nullptr;
+    int64_t row_count = 0;
     int64_t offset = 0;  // elements to skip in each
     int lanes = 0;
     bool absent = false;
@@ -32,11 +34,9 @@ struct StoredColumns {
   int64_t offset = 0, length = 0;
 };
 
-// Everything that is read of these columns; of one sliver, whose stored rows are its lanes.
+// Everything that is read of these columns; of one sliver.
 Ahead ahead_of(const StoredColumns& columns);
 Ahead ahead_of_sliver(const StoredColumns& columns, int sliver);
-// The lines that fall to part `i` of `parts`.
-Ahead share_of(Ahead ahead, int64_t i, int64_t parts);
 
 // Where stored row i of a group starts, for `count` of them: rows or columns of C, or steps of k. Ragged rows
 // are numbered over all groups already.
@@ -45,16 +45,17 @@ void list_rows(const Operand& operand, int64_t group, int64_t first, int64_t cou
 // Finds the columns of a product's tiles.
 class ColumnFinder {
  public:
-  ColumnFinder(const GroupedGemm& gemm, const Kernels& table) : gemm_(gemm), width_(table.width) {}
+  ColumnFinder(const GroupedGemm& gemm, int width) : gemm_(gemm), width_(width) {}
 
   // The tile at column `col`, each of its columns a stored row. `rows` has room for two slivers of lanes.
   StoredColumns list_columns(const void** rows, const Segment& segment, int64_t group, int64_t col,
                              const Steps& steps) const;
-  // A tile whose stored rows are steps of k, the same for every tile: place() says which columns of them.
-  // `first` is the group's first step. `rows` has room for the steps of two matrices.
+  // Tiles whose stored rows are steps of k, the same for every tile: place() says which columns of them,
+  // those of one tile or, to ask for memory, of several. `first` is the group's first step. `rows` has room
+  // for the steps of two matrices.
   StoredColumns list_steps(const void** rows, const Segment& segment, int64_t group, int64_t first,
                            const Steps& steps) const;
-  void place(StoredColumns& columns, int64_t col) const;
+  void place(StoredColumns& columns, int64_t col, int64_t count) const;
 
  private:
   // What sliver `i` of a tile multiplies, from which column on, and how many.

@@ -9,6 +9,7 @@ import { FLOAT_DTYPES } from '../../src/dtype.ts';
 import { badArgument } from '../../src/errors.ts';
 import { type LayerShape, parseShape, SHAPES } from '../shapes.ts';
 import { FEWEST_VALUES } from '../statistics.ts';
+import { ggml } from './ggml.ts';
 import { onnxruntime } from './onnxruntime.ts';
 import { PEER_PASSES, type Peer, type Task } from './peer.ts';
 import { cpuName, type LeftOut, race } from './race.ts';
@@ -16,7 +17,7 @@ import { describeLeftOut, printRace, printRaceJson } from './report.ts';
 import { tfjsWasm } from './tfjs-wasm.ts';
 import { torch } from './torch.ts';
 
-const PEERS: readonly Peer[] = [onnxruntime, tfjsWasm, torch];
+const PEERS: readonly Peer[] = [onnxruntime, ggml, tfjsWasm, torch];
 
 /** A few tokens at a time, as in generation. */
 const DECODE_TOKENS = [1, 4, 16];
@@ -32,6 +33,7 @@ interface Options {
   rounds: string;
   minTime: string;
   python: string;
+  ggml?: string;
   json: boolean;
 }
 
@@ -67,11 +69,12 @@ function commandLine(): Command {
     .option('--rounds <count>', 'turns of each contender', '15')
     .option('--min-time <seconds>', 'how long to measure each contender, all rounds together', '3')
     .option('--python <path>', 'a Python interpreter that has torch', 'python3')
+    .option('--ggml <path>', 'a checkout of ggml, to build against')
     .addOption(new Option('--json', 'one JSON object per line').default(false));
 }
 
 async function run(options: Options): Promise<ExitCode> {
-  const { json, python } = options;
+  const { json, python, ggml: ggmlSource } = options;
   const shapes = parseShapes(options);
   const dtypes = parseList('--dtype', options.dtype, FLOAT_DTYPES);
   const passes = parseList('--pass', options.pass, PEER_PASSES);
@@ -88,7 +91,7 @@ async function run(options: Options): Promise<ExitCode> {
     for (const dtype of dtypes) {
       for (const pass of passes) {
         const task: Task = { shape, dtype, pass, threads };
-        const result = await race(name, task, peers, { rounds, minTimeMs, python });
+        const result = await race(name, task, peers, { rounds, minTimeMs, python, ggml: ggmlSource });
         (json ? printRaceJson : printRace)(result, name, task);
         if (result.leftOut.some(({ because }) => because !== 'cannot')) exitCode = 1;
       }
@@ -101,12 +104,12 @@ async function run(options: Options): Promise<ExitCode> {
  * The peers asked for, or all that are here.
  * @throws MoeError ERR_UNSUPPORTED if one that was asked for is not here
  */
-function presentPeers({ peers: asked, python, json }: Options): Peer[] {
+function presentPeers({ peers: asked, python, ggml: ggmlSource, json }: Options): Peer[] {
   const names = PEERS.map(({ name }) => name);
   const chosen = asked === undefined ? names : parseList('--peers', asked, names);
   return PEERS.filter(peer => {
     if (!chosen.includes(peer.name)) return false;
-    const reason = peer.absent?.({ python });
+    const reason = peer.absent?.({ python, ggml: ggmlSource });
     if (reason === undefined) return true;
     if (asked !== undefined)
       throw badArgument('ERR_UNSUPPORTED', '--peers', `${peer.name} to be here`, reason);

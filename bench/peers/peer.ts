@@ -25,6 +25,8 @@ export interface Program {
 export interface ProgramOptions {
   /** The Python interpreter. */
   readonly python: string;
+  /** A checkout of ggml. */
+  readonly ggml?: string;
 }
 
 export interface Peer {

@@ -18,20 +18,58 @@ inline void load_bias(const void* bias, DType dtype, int lanes, float* out) {
   }
 }
 
-void store(const StoreArgs& args) {
+// Whether registers can be streamed to rows of T: aligned ones, a tile's share of which are whole cache
+// lines.
+template <class T>
+inline bool can_stream(const T* out, int64_t stride) {
+  return kTilePitch * sizeof(T) % kCacheLine == 0 &&
+         reinterpret_cast<uintptr_t>(out) % (V::kWidth * sizeof(T)) == 0 && stride % V::kWidth == 0;
+}
+
+// All lanes of a tile, each row by `put`.
+template <class T, class Put>
+inline void store_whole_rows(const StoreArgs& args, Put put) {
+  float bias[kTilePitch];
+  load_bias(args.bias, args.bias_dtype, kTilePitch, bias);
+  const F scale = V::set(args.scale);
+  F biases[kSlivers];
+  for (int i = 0; i < kSlivers; ++i) biases[i] = V::load(bias + i * V::kWidth);
+  // Copies, for what is stored could be the arguments as far as the compiler knows.
+  const float* c = args.c;
+  T* out = static_cast<T*>(args.out);
+  const int64_t stride = args.out_stride;
+  for (const float* const end = c + args.rows * kTilePitch; c < end; c += kTilePitch, out += stride) {
+    MOE_UNROLLED
+    for (int i = 0; i < kSlivers; ++i)
+      put(out + i * V::kWidth, V::fma(scale, V::load(c + i * V::kWidth), biases[i]));
+  }
+}
+
+template <class T>
+inline void store_lanes(const StoreArgs& args) {
   float bias[kTilePitch];
   load_bias(args.bias, args.bias_dtype, args.lanes, bias);
   const F scale = V::set(args.scale);
+  for (int row = 0; row < args.rows; ++row) {
+    T* out = static_cast<T*>(args.out) + row * args.out_stride;
+    for (int lane = 0; lane < args.lanes; lane += V::kWidth) {
+      const int n = static_cast<int>(min_of(V::kWidth, args.lanes - lane));
+      F x = V::fma(scale, V::load(args.c + row * kTilePitch + lane), V::load(bias + lane));
+      if (args.accumulate) x = V::add(V::load_n(out + lane, n), x);
+      V::store_n(out + lane, x, n);
+    }
+  }
+}
+
+void store(const StoreArgs& args) {
   with_float_type(args.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    for (int row = 0; row < args.rows; ++row) {
-      T* out = static_cast<T*>(args.out) + row * args.out_stride;
-      for (int lane = 0; lane < args.lanes; lane += V::kWidth) {
-        const int n = static_cast<int>(min_of(V::kWidth, args.lanes - lane));
-        F x = V::fma(scale, V::load(args.c + row * kTilePitch + lane), V::load(bias + lane));
-        if (args.accumulate) x = V::add(V::load_n(out + lane, n), x);
-        V::store_n(out + lane, x, n);
-      }
+    if (args.lanes < kTilePitch || args.accumulate) {
+      store_lanes<T>(args);
+    } else if (args.streamed && can_stream(static_cast<const T*>(args.out), args.out_stride)) {
+      store_whole_rows<T>(args, [](T* out, F x) { V::stream(out, x); });
+    } else {
+      store_whole_rows<T>(args, [](T* out, F x) { V::store_n(out, x, V::kWidth); });
     }
   });
 }

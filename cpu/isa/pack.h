@@ -38,18 +38,29 @@ void pack_k_contiguous(const PackArgs& args) {
   }
 }
 
-// Stored rows are steps of k: lanes are copied as they lie.
+// Stored rows are steps of k: lanes are copied as they lie. `load` makes a register of a lane's units from
+// the rows of their steps; the last may have no next.
+template <class Units, class T, class Load>
+inline void pack_lanes(const PackArgs& args, Load load) {
+  float* out = args.panel;
+  for (int64_t step = 0; step < args.steps; step += Units::kSteps, out += args.pitch) {
+    const bool has_next = Units::kSteps > 1 && step + 1 < args.steps;
+    const T* row = static_cast<const T*>(args.rows[step]) + args.offset;
+    const T* next = has_next ? static_cast<const T*>(args.rows[step + 1]) + args.offset : nullptr;
+    for (int lane = 0; lane < args.pitch; lane += V::kWidth) {
+      V::store(out + lane, load(row + lane, has_next ? next + lane : nullptr, args.lanes - lane));
+    }
+  }
+}
+
 template <class Units, class T>
 void pack_lanes_contiguous(const PackArgs& args) {
-  constexpr int kSteps = Units::kSteps;
-  float* out = args.panel;
-  for (int64_t step = 0; step < args.steps; step += kSteps, out += args.pitch) {
-    const T* row = static_cast<const T*>(args.rows[step]) + args.offset;
-    for (int lane = 0; lane < args.pitch; lane += V::kWidth) {
-      const int n = static_cast<int>(min_of(V::kWidth, args.lanes - lane));
-      const bool has_next = step + 1 < args.steps && kSteps > 1;
-      const T* next = has_next ? static_cast<const T*>(args.rows[step + 1]) + args.offset + lane : nullptr;
-      V::store(out + lane, Units::across(row + lane, next, n));
-    }
+  if (args.pitch == V::kWidth && args.lanes == V::kWidth) {
+    pack_lanes<Units, T>(
+        args, [](const T* row, const T* next, int) { return Units::across(row, next, V::kWidth); });
+  } else {
+    pack_lanes<Units, T>(args, [](const T* row, const T* next, int lanes) {
+      return Units::across(row, next, static_cast<int>(min_of(V::kWidth, lanes)));
+    });
   }
 }

@@ -3,30 +3,38 @@
 
 class Prefetcher {
  public:
-  explicit Prefetcher(const Ahead& ahead)
-      : row_(ahead.rows),
-        begin_(ahead.begin),
-        end_(ahead.end),
-        at_(ahead.begin + ahead.first * kCacheLine),
-        left_(ahead.lines) {}
+  explicit Prefetcher(const AheadShare& share) : of_(share.of) {
+    if (of_ == nullptr) return;
+    ahead_ = *of_;
+    left_ = min_of(share.lines, ahead_.lines);
+    ahead_.lines -= left_;
+  }
+  // What was not asked for is left to others.
+  ~Prefetcher() {
+    if (of_ == nullptr) return;
+    *of_ = ahead_;
+    of_->lines += left_;
+  }
+  Prefetcher(const Prefetcher&) = delete;
+  Prefetcher& operator=(const Prefetcher&) = delete;
 
   void next() {
     if (left_ == 0) return;
     --left_;
-    fetch(at_);
-    if ((at_ += kCacheLine) < end_) return;
-    at_ = begin_;
-    ++row_;
+    fetch(ahead_.at);
+    if ((ahead_.at += kCacheLine) < ahead_.end) return;
+    ahead_.at = ahead_.begin;
+    ++ahead_.row;
   }
 
   template <int Count>
   void next_lines() {
-    const int64_t after = at_ + Count * kCacheLine;
-    if (left_ >= Count && after < end_) {
+    const int64_t after = ahead_.at + Count * kCacheLine;
+    if (left_ >= Count && after < ahead_.end) {
 #pragma GCC unroll 16
-      for (int i = 0; i < Count; ++i) fetch(at_ + i * kCacheLine);
+      for (int i = 0; i < Count; ++i) fetch(ahead_.at + i * kCacheLine);
       left_ -= Count;
-      at_ = after;
+      ahead_.at = after;
     } else {
       for (int i = 0; i < Count; ++i) next();
     }
@@ -34,8 +42,9 @@ class Prefetcher {
 
  private:
   // Into the second-level cache: the first level is full of panels.
-  void fetch(int64_t at) const { __builtin_prefetch(static_cast<const char*>(*row_) + at, 0, 2); }
+  void fetch(int64_t at) const { __builtin_prefetch(static_cast<const char*>(*ahead_.row) + at, 0, 2); }
 
-  const void* const* row_;
-  int64_t begin_, end_, at_, left_;
+  Ahead* const of_;
+  Ahead ahead_;
+  int64_t left_ = 0;
 };

@@ -3,11 +3,11 @@
 // another's table, so nothing here may have external linkage, and nothing may call inline functions that do.
 
 #include "cpu/isa/math.h"
+#include "cpu/isa/units.h"
 // The rest builds on it.
 #include "cpu/isa/activations.h"
 #include "cpu/isa/epilogues.h"
 #include "cpu/isa/prefetch.h"
-#include "cpu/isa/units.h"
 // Packing and products build on units.
 #include "cpu/isa/pack.h"
 // Products of few rows transpose as packing does.
@@ -42,6 +42,7 @@ constexpr Kernels make_kernels(const char* name) {
   add_source<FloatUnits, bfloat16>(table, PanelKind::floats, DType::bfloat16);
   add_source<FloatUnits, float16>(table, PanelKind::floats, DType::float16);
   table.store = store;
+  table.settle = V::settle;
   table.activate = activate;
   table.activate_backward = activate_backward;
   table.sum_rows = sum_rows;

@@ -24,9 +24,12 @@ struct V {
   }
   static void store_n(float* p, F x, int n) { _mm256_maskstore_ps(p, first(n), x); }
   static void store_n(bfloat16* p, F x, int n) { store_half(p, to_bf16(x), n); }
-  static void store_n(float16* p, F x, int n) {
-    store_half(p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT), n);
-  }
+  static void store_n(float16* p, F x, int n) { store_half(p, to_f16(x), n); }
+  // Around the caches, to memory that is aligned to what is stored. Other stores wait for it at settle() alone.
+  static void stream(float* p, F x) { _mm256_stream_ps(p, x); }
+  static void stream(bfloat16* p, F x) { _mm_stream_si128(reinterpret_cast<__m128i*>(p), to_bf16(x)); }
+  static void stream(float16* p, F x) { _mm_stream_si128(reinterpret_cast<__m128i*>(p), to_f16(x)); }
+  static void settle() { _mm_sfence(); }
 
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static F add(F a, F b) { return _mm256_add_ps(a, b); }
@@ -101,6 +104,7 @@ struct V {
   static F from_bf16(__m128i bits) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
   }
+  static __m128i to_f16(F x) { return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
   // Round to nearest even; NaN stays NaN.
   static __m128i to_bf16(F x) {
     const __m256i bits = _mm256_castps_si256(x);

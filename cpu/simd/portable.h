@@ -30,6 +30,12 @@ struct V {
   static void store_n(T* p, F x, int n) {
     for (int i = 0; i < n; ++i) narrow(x[i], p[i]);
   }
+  // Other instruction sets can store around the caches.
+  template <class T>
+  static void stream(T* p, F x) {
+    store_n(p, x, kWidth);
+  }
+  static void settle() {}
 
 #if defined(__aarch64__)
   static F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }

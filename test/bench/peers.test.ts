@@ -5,6 +5,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it, vi } from 'vitest';
+import { ggml } from '../../bench/peers/ggml.ts';
 import { readFloats, TemporaryFolder, writeFloats } from '../../bench/peers/layer-files.ts';
 import { moeModel } from '../../bench/peers/onnx-model.ts';
 import { interleaved, onnxruntime } from '../../bench/peers/onnxruntime.ts';
@@ -24,14 +25,14 @@ describe('what a peer can do', () => {
   const geglu = { ...SHAPE, activation: 'geglu' } as const;
 
   it.each<[string, Partial<Task>, (string | undefined)[]]>([
-    ['float32 forward', {}, [undefined, undefined, undefined]],
-    ['relu', { shape: relu }, [undefined, undefined, undefined]],
-    ['geglu', { shape: geglu }, ['no geglu', 'no geglu', 'no geglu']],
-    ['bfloat16', { dtype: 'bfloat16' }, ['no bfloat16', 'no bfloat16', undefined]],
-    ['float16', { dtype: 'float16' }, ['no float16', 'no float16', 'no float16']],
-    ['backward', { pass: 'both' }, ['no backward pass', 'no backward pass', undefined]],
+    ['float32 forward', {}, [undefined, undefined, undefined, undefined]],
+    ['relu', { shape: relu }, [undefined, undefined, undefined, undefined]],
+    ['geglu', { shape: geglu }, ['no geglu', 'no geglu', 'no geglu', 'no geglu']],
+    ['bfloat16', { dtype: 'bfloat16' }, ['no bfloat16', undefined, 'no bfloat16', undefined]],
+    ['float16', { dtype: 'float16' }, ['no float16', undefined, 'no float16', 'no float16']],
+    ['backward', { pass: 'both' }, ['no backward pass', 'no backward pass', 'no backward pass', undefined]],
   ])('%s', (_, part, reasons) => {
-    expect([onnxruntime, tfjsWasm, torch].map(peer => peer.can({ ...TASK, ...part }))).toEqual(reasons);
+    expect([onnxruntime, ggml, tfjsWasm, torch].map(peer => peer.can({ ...TASK, ...part }))).toEqual(reasons);
   });
 });
 
@@ -296,19 +297,20 @@ describe('the command', () => {
 
   it('explains itself', () => {
     const { status, stdout } = command('--help');
-    for (const word of ['--shape', 'qwen3-mini', 'onnxruntime-node', 'tfjs-wasm', 'torch', '--json'])
+    for (const word of ['--shape', 'qwen3-mini', 'onnxruntime-node', 'ggml', 'tfjs-wasm', 'torch', '--json'])
       expect(stdout).toContain(word);
     expect(status).toBe(0);
   });
 
   it.each([
-    ['--peers jax', '--peers: expected one of onnxruntime-node, tfjs-wasm, torch, got "jax"'],
+    ['--peers jax', '--peers: expected one of onnxruntime-node, ggml, tfjs-wasm, torch, got "jax"'],
     ['--rounds 5', '--rounds: expected an integer from 6 to 1000, got 5'],
     ['--tokens 4,0', '--tokens: expected an integer from 1 to 2147483647, got 0'],
     [
       '--peers torch --python /nowhere/python',
       '--peers: expected torch to be here, got spawnSync /nowhere/python ENOENT',
     ],
+    ['--peers ggml', '--peers: expected ggml to be here, got no checkout of it (--ggml)'],
     ['--pass backward', '--pass: expected one of forward, both, got "backward"'],
   ])('%s is refused in one sentence', (line, sentence) => {
     expect(command(...line.split(' '))).toEqual({

@@ -41,7 +41,7 @@ class Problem {
   bool has_bits_of_tile(int sliver) {
     Array c(DType::float32, case_.rows * pitch_);
     std::memcpy(c.at(0), before_.at(0), bytes_of_c());
-    const cpu::Ahead ahead = {.rows = stored_.data(), .begin = 0, .end = 1 << 20, .lines = 1 << 14};
+    cpu::Ahead ahead = {.row = stored_.data(), .begin = 0, .end = 1 << 20, .at = 0, .lines = 1 << 14};
     table_.few_rows_product[kind()][static_cast<size_t>(case_.source)][case_.rows - 1](
         {.rows = stored_.data(),
          .offset = kOffset,
@@ -50,7 +50,7 @@ class Problem {
          .a = a_.f32(),
          .c = c.f32() + sliver * table_.width,
          .accumulate = case_.accumulate,
-         .ahead = ahead});
+         .ahead = {.of = &ahead, .lines = ahead.lines}});
     const std::vector<float> tile = multiply_as_tile(sliver);
     for (int64_t row = 0; row < case_.rows; ++row) {
       for (int64_t column = 0; column < pitch_; ++column) {

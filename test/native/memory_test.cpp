@@ -67,6 +67,21 @@ TEST_SUITE("memory") {
     CHECK_EQ(cpu::pooled_bytes(), 0);
   }
 
+  TEST_CASE("what has been idle longest makes room") {
+    cpu::trim_pool();
+    std::vector<std::shared_ptr<Storage>> blocks;
+    for (size_t i = 0; i < kLimit / 4096; ++i) blocks.push_back(cpu::allocate_storage(4096));
+    const void* last = blocks.back()->data();
+    for (auto& block : blocks) block.reset();
+    auto newest = cpu::allocate_storage(kLimit / 2);
+    const void* first = newest->data();
+    newest.reset();
+    CHECK_EQ(cpu::pooled_bytes(), kLimit);
+    newest = cpu::allocate_storage(kLimit / 2);
+    CHECK_EQ(newest->data(), first);
+    CHECK_EQ(cpu::allocate_storage(4096)->data(), last);
+  }
+
   TEST_CASE("blocks are of one thread at a time") {
     std::vector<std::thread> threads;
     std::vector<int> wrong(4, 0);

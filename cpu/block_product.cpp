@@ -1,0 +1,315 @@
+#include "cpu/block_product.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+
+#include "cpu/memory.h"
+
+namespace moe::cpu {
+namespace {
+
+// Per run of k, a block of A (168 x 512 floats on AVX-512) and of C (168 x 256, or fewer rows by more
+// columns) stay in the second-level cache, and one panel of B (512 x 32) close by.
+constexpr int64_t kBlockUnits = 512;
+// Of rows that make a single tile, where nothing of B is kept: the longer, the more memory is read in the
+// order of its addresses. A is no larger than above.
+constexpr int64_t kFewRowsUnits = 4096;
+static_assert(kFewRowsUnits <= kBlockRowTiles * kBlockUnits);
+// Of a stored row, asked for at a time: two strips of 512 rows, or of 1024 with half as many columns, fit the
+// second-level cache beside A and C.
+constexpr int64_t kStripBytes = 256;
+
+struct AlignedFree {
+  void operator()(float* memory) const { std::free(memory); }
+};
+using AlignedFloats = std::unique_ptr<float[], AlignedFree>;
+
+AlignedFloats aligned_floats(int64_t count) {
+  const size_t bytes =
+      (static_cast<size_t>(count) * sizeof(float) + kAlignment - 1) / kAlignment * kAlignment;
+  auto* memory = static_cast<float*>(std::aligned_alloc(kAlignment, bytes));
+  if (memory == nullptr) throw std::bad_alloc();
+  return AlignedFloats(memory);
+}
+
+Multiplier choose_multiplier(const Kernels& table, const Segment& segment, bool exact) {
+  const bool has_pairs = table.tile_product[static_cast<size_t>(PanelKind::bfloat16_pairs)][0] != nullptr;
+  const bool bfloat16s = segment.a.dtype == DType::bfloat16 && segment.b[0].dtype == DType::bfloat16;
+  const PanelKind kind = has_pairs && bfloat16s && !exact ? PanelKind::bfloat16_pairs : PanelKind::floats;
+  const auto pack_of = [&](const Operand& operand) {
+    const auto& kernels = operand.k_contiguous ? table.pack_k_contiguous : table.pack_lanes_contiguous;
+    return kernels[static_cast<size_t>(kind)][static_cast<size_t>(operand.dtype)];
+  };
+  return {.steps = steps_per_unit(kind),
+          .pack_a = pack_of(segment.a),
+          .pack_b = pack_of(segment.b[0]),
+          .products = table.tile_product[static_cast<size_t>(kind)],
+          .few_rows_products =
+              table.few_rows_product[static_cast<size_t>(kind)][static_cast<size_t>(segment.b[0].dtype)]};
+}
+
+// Tiles of nearly equal height: a small last one would waste its loads of B.
+template <class Visit>
+void for_each_tile(const RowBlock& block, int tile_rows, Visit visit) {
+  const int64_t tiles = (block.rows + tile_rows - 1) / tile_rows;
+  for (int64_t i = 0; i < tiles; ++i) {
+    const int64_t begin = block.rows * i / tiles, end = block.rows * (i + 1) / tiles;
+    visit(block.row + begin, static_cast<int>(end - begin));
+  }
+}
+
+// The first stored row of a group that is a step of k: of the weight, or of the group's routed rows.
+int64_t first_step(const GroupedGemm& gemm, int64_t group) {
+  return gemm.ragged == Ragged::k ? begin_of(gemm, group) : 0;
+}
+
+}  // namespace
+
+std::vector<Multiplier> choose_multipliers(const GroupedGemm& gemm) {
+  std::vector<Multiplier> multipliers;
+  for (const Segment& segment : gemm.segments)
+    multipliers.push_back(choose_multiplier(kernels(), segment, gemm.exact));
+  return multipliers;
+}
+
+// One thread's packed blocks and sums, allocated on its first product.
+struct BlockProduct::Scratch {
+  explicit Scratch(const Kernels& table)
+      : a(aligned_floats(kBlockRowTiles * table.tile_rows * kBlockUnits + table.width)),
+        b(aligned_floats(kSlivers * table.width * kBlockUnits + table.width)),
+        c(aligned_floats(int64_t{kBlockRowTiles} * table.tile_rows * kBlockColumnTiles * kSlivers *
+                         table.width)) {}
+
+  static Scratch& of_this_thread() {
+    // On the heap: loaders have little room for what threads keep in place.
+    thread_local const auto scratch = std::make_unique<Scratch>(kernels());
+    // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDelete): the thread's, not the function's.
+    return *scratch;
+  }
+
+  AlignedFloats a, b, c;
+  const void* a_rows[2 * kBlockUnits];
+  // Stored rows of B that take part in a run, for the present columns and the next by turns.
+  const void* b_rows[2][kSlivers * 2 * kBlockUnits];
+};
+
+BlockProduct::BlockProduct(const ProductPlan& plan)
+    : plan_(plan), table_(kernels()), finder_(plan.gemm, table_.width), scratch_(Scratch::of_this_thread()) {}
+
+BlockProduct::~BlockProduct() {
+  table_.settle();
+}
+
+int64_t BlockProduct::k_of(const RowBlock& rows, int segment) const {
+  return plan_.gemm.ragged == Ragged::k ? rows_of(plan_.gemm, rows.group) : plan_.gemm.segments[segment].k;
+}
+
+BlockProduct::Run BlockProduct::run_after(const RowBlock& rows, const Run& run) const {
+  Run after = run_from(rows, run.segment, run.steps.end);
+  after.accumulate = true;
+  return after;
+}
+
+BlockProduct::Run BlockProduct::run_from(const RowBlock& rows, int segment, int64_t step) const {
+  const int segments = plan_.gemm.segments.size();
+  while (segment < segments && step == k_of(rows, segment)) {
+    ++segment;
+    step = 0;
+  }
+  if (segment == segments) return {};
+  Run run = {.segment = segment};
+  const Segment& of = segment_of(run);
+  run.few_rows = rows.rows <= table_.tile_rows && of.a.k_contiguous && of.b[0].k_contiguous;
+  const int64_t most = (run.few_rows ? kFewRowsUnits : kBlockUnits) * multiplier_of(run).steps;
+  const int64_t k = k_of(rows, segment);
+  run.steps = {.begin = step, .end = std::min(k, step + most)};
+  run.finishes = run.steps.end == k;
+  for (int later = segment + 1; later < segments; ++later)
+    run.finishes = run.finishes && k_of(rows, later) == 0;
+  return run;
+}
+
+void BlockProduct::multiply(const Block& block, const Block& next) {
+  Run run = first_run(*block.rows);
+  if (run.steps.count() == 0) return finish_empty(block);
+  if (columns_.rows == nullptr) {
+    look_ahead(block, run, block.col_begin);
+    columns_ = upcoming_;
+  }
+  while (true) {
+    const Run after = run_after(*block.rows, run);
+    if (after.steps.count() == 0) break;
+    multiply_run(block, run, block, after);
+    run = after;
+  }
+  multiply_run(block, run, next, next.rows != nullptr ? first_run(*next.rows) : Run{});
+}
+
+void BlockProduct::multiply_run(const Block& block, const Run& run, const Block& next, const Run& next_run) {
+  pack_rows(*block.rows, run);
+  const int64_t width = strip_columns(run);
+  float* c = scratch_.c.get();
+  for (int64_t begin = block.col_begin; begin < block.col_end; begin += width) {
+    const int64_t end = std::min(begin + width, block.col_end);
+    tiles_before_ = row_tiles(*block.rows) * ((end - begin + plan_.tile_columns - 1) / plan_.tile_columns);
+    if (end < block.col_end) {
+      look_ahead(block, run, end);
+    } else {
+      look_ahead(next, next_run, next.col_begin);
+    }
+    for (int64_t col = begin; col < end; col += plan_.tile_columns) {
+      if (col > begin) finder_.place(columns_, col, plan_.tile_columns);
+      if (run.few_rows) {
+        multiply_few_rows(block, run, col, c);
+      } else {
+        multiply_panels(block, run, col, c);
+      }
+      c += block.rows->rows * kSlivers * table_.width;
+    }
+    columns_ = upcoming_;
+  }
+}
+
+void BlockProduct::multiply_panels(const Block& block, const Run& run, int64_t col, float* c) {
+  const int64_t units = units_of(run);
+  pack_columns(run);
+  const RowBlock& rows = *block.rows;
+  const float* a = scratch_.a.get();
+  for_each_tile(rows, table_.tile_rows, [&](int64_t row, int count) {
+    const int64_t lines = (ahead_.lines + tiles_before_ - 1) / tiles_before_;
+    --tiles_before_;
+    multiplier_of(run).products[count - 1]({.units = units,
+                                            .a = a,
+                                            .b0 = scratch_.b.get(),
+                                            .b1 = scratch_.b.get() + units * table_.width,
+                                            .c = c,
+                                            .accumulate = run.accumulate,
+                                            .ahead = {.of = &ahead_, .lines = lines}});
+    if (run.finishes) finish(rows.group, row, count, col, c);
+    a += count * units;
+    c += count * kSlivers * table_.width;
+  });
+}
+
+void BlockProduct::multiply_few_rows(const Block& block, const Run& run, int64_t col, float* c) {
+  const RowBlock& rows = *block.rows;
+  for (int i = 0; i < kSlivers; ++i) {
+    const StoredColumns::Sliver& sliver = columns_.slivers[i];
+    float* sums = c + i * table_.width;
+    if (sliver.lanes == 0) continue;
+    if (sliver.absent) {
+      if (!run.accumulate) clear(sums, rows.rows);
+      continue;
+    }
+    const bool more = i + 1 < kSlivers;
+    Ahead ahead = more ? ahead_of_sliver(columns_, i + 1) : ahead_of_sliver(upcoming_, 0);
+    multiplier_of(run).few_rows_products[rows.rows - 1]({.rows = sliver.rows,
+                                                         .offset = sliver.offset,
+                                                         .lanes = sliver.lanes,
+                                                         .steps = run.steps.count(),
+                                                         .a = scratch_.a.get(),
+                                                         .c = sums,
+                                                         .accumulate = run.accumulate,
+                                                         .ahead = {.of = &ahead, .lines = ahead.lines}});
+  }
+  if (run.finishes) finish(rows.group, rows.row, static_cast<int>(rows.rows), col, c);
+}
+
+void BlockProduct::clear(float* sums, int64_t rows) const {
+  for (int64_t row = 0; row < rows; ++row)
+    std::fill_n(sums + row * kSlivers * table_.width, table_.width, 0.0f);
+}
+
+// A, tile after tile; the next blocks of the same rows often find it there.
+void BlockProduct::pack_rows(const RowBlock& rows, const Run& run) {
+  if (packed_rows_ == &rows && packed_run_ == run) return;
+  packed_rows_ = &rows;
+  packed_run_ = run;
+  const Operand& operand = segment_of(run).a;
+  const void** stored = scratch_.a_rows;
+  if (!operand.k_contiguous) {
+    list_rows(operand, rows.group, first_step(plan_.gemm, rows.group) + run.steps.begin, run.steps.count(),
+              stored);
+  }
+  float* panel = scratch_.a.get();
+  for_each_tile(rows, table_.tile_rows, [&](int64_t row, int count) {
+    if (operand.k_contiguous) list_rows(operand, rows.group, row, count, stored);
+    multiplier_of(run).pack_a({.rows = stored,
+                               .offset = operand.k_contiguous ? run.steps.begin : row,
+                               .lanes = count,
+                               .pitch = count,
+                               .steps = run.steps.count(),
+                               .panel = panel});
+    panel += count * units_of(run);
+  });
+}
+
+// B's two slivers for one tile.
+void BlockProduct::pack_columns(const Run& run) {
+  const int64_t size = units_of(run) * table_.width;
+  float* panel = scratch_.b.get();
+  for (const StoredColumns::Sliver& sliver : columns_.slivers) {
+    if (sliver.absent) {
+      std::fill_n(panel, size, 0.0f);
+    } else {
+      multiplier_of(run).pack_b({.rows = sliver.rows,
+                                 .offset = sliver.offset,
+                                 .lanes = sliver.lanes,
+                                 .pitch = table_.width,
+                                 .steps = run.steps.count(),
+                                 .panel = panel});
+    }
+    panel += size;
+  }
+}
+
+void BlockProduct::finish(int64_t group, int64_t row, int rows, int64_t col, const float* c) const {
+  const auto lanes = static_cast<int>(std::min(plan_.tile_columns, plan_.gemm.n - col));
+  plan_.epilogue({.c = c, .group = group, .row = row, .col = col, .rows = rows, .lanes = lanes});
+}
+
+// Sums of no steps at all.
+void BlockProduct::finish_empty(const Block& block) {
+  float* c = scratch_.c.get();
+  std::fill_n(c, table_.tile_rows * kSlivers * table_.width, 0.0f);
+  for (int64_t col = block.col_begin; col < block.col_end; col += plan_.tile_columns)
+    for_each_tile(*block.rows, table_.tile_rows,
+                  [&](int64_t row, int rows) { finish(block.rows->group, row, rows, col, c); });
+}
+
+int64_t BlockProduct::row_tiles(const RowBlock& rows) const {
+  return (rows.rows + table_.tile_rows - 1) / table_.tile_rows;
+}
+
+// Columns that are asked for together: of stored rows that are steps of k, more bytes of each than a tile's,
+// for memory is slow at single lines from many places.
+int64_t BlockProduct::strip_columns(const Run& run) const {
+  const Operand& b = segment_of(run).b[0];
+  const int64_t tile_bytes = plan_.tile_columns * static_cast<int64_t>(bytes_of(b.dtype));
+  return plan_.tile_columns * (b.k_contiguous ? 1 : std::max<int64_t>(1, kStripBytes / tile_bytes));
+}
+
+// Finds the columns from `col` on, of a strip of a block's run, and asks for the strip from now on. There may
+// be no block, or nothing to multiply in it.
+void BlockProduct::look_ahead(const Block& block, const Run& run, int64_t col) {
+  upcoming_ = {};
+  ahead_ = {};
+  if (block.rows == nullptr || run.steps.count() == 0) return;
+  const int64_t group = block.rows->group;
+  const Segment& segment = segment_of(run);
+  const bool first = col == block.col_begin;
+  if (segment.b[0].k_contiguous) {
+    upcoming_ = finder_.list_columns(scratch_.b_rows[turn_ ^= 1], segment, group, col, run.steps);
+    ahead_ = ahead_of(upcoming_);
+    return;
+  }
+  upcoming_ = first ? finder_.list_steps(scratch_.b_rows[turn_ ^= 1], segment, group,
+                                         first_step(plan_.gemm, group), run.steps)
+                    : columns_;
+  finder_.place(upcoming_, col, std::min(strip_columns(run), block.col_end - col));
+  ahead_ = ahead_of(upcoming_);
+  finder_.place(upcoming_, col, plan_.tile_columns);
+}
+
+}  // namespace moe::cpu

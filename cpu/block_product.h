@@ -1,0 +1,114 @@
+// One thread's part of a grouped product: blocks of C, one after the other. Packs A, packs or reads B,
+// multiplies tile by tile in runs of k, and hands finished tiles to the epilogue.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "cpu/grouped_gemm.h"
+#include "cpu/stored_columns.h"
+
+namespace moe::cpu {
+
+// A block of C has at most kBlockRowTiles tiles of rows, and as many columns as fit the sums of
+// kBlockColumnTiles tiles of those.
+inline constexpr int kBlockRowTiles = 12;
+inline constexpr int kBlockColumnTiles = 8;
+
+// Rows of C within one group.
+struct RowBlock {
+  int64_t group, row, rows;
+};
+
+// A block of C: its rows, and which columns.
+struct Block {
+  const RowBlock* rows;  // or null: none
+  int64_t col_begin, col_end;
+};
+
+// How a segment is multiplied: what its dtypes allow on this processor.
+struct Multiplier {
+  int steps;  // of k in one unit
+  PackKernel pack_a, pack_b;
+  const TileProduct* products;
+  const FewRowsProduct* few_rows_products;  // where B's k is contiguous
+};
+std::vector<Multiplier> choose_multipliers(const GroupedGemm& gemm);
+
+// A grouped product as all threads see it.
+struct ProductPlan {
+  const GroupedGemm& gemm;
+  const std::function<void(const Tile&)>& epilogue;
+  const std::vector<Multiplier> multipliers = choose_multipliers(gemm);
+  const int64_t tile_columns = cpu::tile_columns(gemm.side_by_side);
+};
+
+class BlockProduct {
+ public:
+  explicit BlockProduct(const ProductPlan& plan);
+  // What was finished is there for others to read.
+  ~BlockProduct();
+  BlockProduct(const BlockProduct&) = delete;
+  BlockProduct& operator=(const BlockProduct&) = delete;
+
+  // `next` is the block that is multiplied after this one: memory is asked for what that begins with.
+  void multiply(const Block& block, const Block& next);
+
+ private:
+  struct Scratch;
+
+  // A run of k within a block, short enough for the caches; without steps after the last.
+  struct Run {
+    int segment = 0;
+    Steps steps;
+    bool few_rows = false;    // multiplied without panels of B
+    bool accumulate = false;  // to the sums of the runs before
+    bool finishes = false;    // the sums
+
+    bool operator==(const Run&) const = default;
+  };
+
+  const Segment& segment_of(const Run& run) const { return plan_.gemm.segments[run.segment]; }
+  const Multiplier& multiplier_of(const Run& run) const {
+    return plan_.multipliers[static_cast<size_t>(run.segment)];
+  }
+  int64_t units_of(const Run& run) const {
+    const int steps = multiplier_of(run).steps;
+    return (run.steps.count() + steps - 1) / steps;
+  }
+  int64_t k_of(const RowBlock& rows, int segment) const;
+  Run first_run(const RowBlock& rows) const { return run_from(rows, 0, 0); }
+  Run run_after(const RowBlock& rows, const Run& run) const;
+  Run run_from(const RowBlock& rows, int segment, int64_t step) const;
+
+  void multiply_run(const Block& block, const Run& run, const Block& next, const Run& next_run);
+  void multiply_panels(const Block& block, const Run& run, int64_t col, float* c);
+  void multiply_few_rows(const Block& block, const Run& run, int64_t col, float* c);
+  void pack_rows(const RowBlock& rows, const Run& run);
+  void pack_columns(const Run& run);
+  void clear(float* sums, int64_t rows) const;
+  void finish(int64_t group, int64_t row, int rows, int64_t col, const float* c) const;
+  void finish_empty(const Block& block);
+
+  int64_t strip_columns(const Run& run) const;
+  int64_t row_tiles(const RowBlock& rows) const;
+  void look_ahead(const Block& block, const Run& run, int64_t col);
+
+  const ProductPlan& plan_;
+  const Kernels& table_;
+  const ColumnFinder finder_;
+  Scratch& scratch_;
+  // What is multiplied, and the first that is after the present strip. The last that were listed are in the
+  // scratch memory's b_rows[turn_].
+  StoredColumns columns_, upcoming_;
+  int turn_ = 0;
+  // What the upcoming strip reads, and how many tiles of C are multiplied before it.
+  Ahead ahead_;
+  int64_t tiles_before_ = 0;
+  // What A's panels hold.
+  const RowBlock* packed_rows_ = nullptr;
+  Run packed_run_;
+};
+
+}  // namespace moe::cpu
