@@ -248,19 +248,24 @@ void BlockProduct::pack_rows(const RowBlock& rows, const Run& run) {
 // B's two slivers for one tile.
 void BlockProduct::pack_columns(const Run& run) {
   const int64_t size = units_of(run) * table_.width;
-  float* panel = scratch_.b.get();
+  const PackArgs args = {.rows = columns_.rows,
+                         .offset = columns_.offset,
+                         .lanes = kSlivers * table_.width,
+                         .pitch = table_.width,
+                         .steps = run.steps.count(),
+                         .panel = scratch_.b.get()};
+  if (columns_.is_whole()) return multiplier_of(run).pack_b(args);
+  PackArgs of_sliver = args;
   for (const StoredColumns::Sliver& sliver : columns_.slivers) {
     if (sliver.absent) {
-      std::fill_n(panel, size, 0.0f);
+      std::fill_n(of_sliver.panel, size, 0.0f);
     } else {
-      multiplier_of(run).pack_b({.rows = sliver.rows,
-                                 .offset = sliver.offset,
-                                 .lanes = sliver.lanes,
-                                 .pitch = table_.width,
-                                 .steps = run.steps.count(),
-                                 .panel = panel});
+      of_sliver.rows = sliver.rows;
+      of_sliver.offset = sliver.offset;
+      of_sliver.lanes = sliver.lanes;
+      multiplier_of(run).pack_b(of_sliver);
     }
-    panel += size;
+    of_sliver.panel += size;
   }
 }
 

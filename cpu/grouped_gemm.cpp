@@ -11,8 +11,9 @@ namespace moe::cpu {
 namespace {
 
 // So many blocks of C for each thread, lest the others wait long for the last; but none of fewer columns than
-// so many tiles, for which its rows are packed.
+// so many tiles, for which its rows are packed. A single tile of rows costs next to nothing to pack.
 constexpr int64_t kBlocksPerThread = 16, kLeastColumnTiles = 4;
+constexpr int64_t kFewRowsBlocksPerThread = 64;
 // Below this many multiply-adds, waking another thread costs more than it brings.
 constexpr int64_t kSerialWork = 1 << 19;
 
@@ -54,14 +55,15 @@ class Blocks {
   }
 
  private:
-  // Of each block. A is packed once for each: the fewer of those the better, as long as C fits; a single tile
-  // of rows costs next to nothing to pack.
+  // Of each block. A is packed once for each: the fewer of those the better, as long as C fits.
   int64_t column_tiles(int64_t tile_columns, int64_t most_rows) const {
     const int tile_rows = kernels().tile_rows;
+    const bool few_rows = most_rows <= tile_rows;
     const int64_t fit = int64_t{kBlockRowTiles} * tile_rows * kBlockColumnTiles / most_rows;
     const int64_t tiles = (n_ + tile_columns - 1) / tile_columns * static_cast<int64_t>(rows_.size());
-    const int64_t shared = tiles / (kBlocksPerThread * ThreadPool::instance().threads());
-    return std::min(fit, std::max(shared, most_rows <= tile_rows ? int64_t{1} : kLeastColumnTiles));
+    const int64_t blocks =
+        (few_rows ? kFewRowsBlocksPerThread : kBlocksPerThread) * ThreadPool::instance().threads();
+    return std::min(fit, std::max(tiles / blocks, few_rows ? int64_t{1} : kLeastColumnTiles));
   }
 
   const int64_t n_;

@@ -28,23 +28,22 @@ struct BFloat16PairUnits {
     return _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(first, row));
   }
   static F across(const bfloat16* row, const bfloat16* next, int n) {
-    if (n == V::kWidth && next != nullptr) return interleave(whole(row), whole(next));
     const __m512i low = lanes(row, n);
     return _mm512_castsi512_ps(next == nullptr ? low
                                                : _mm512_or_si512(low, _mm512_slli_epi32(lanes(next, n), 16)));
   }
+  static void across_tile(const bfloat16* row, const bfloat16* next, F (&units)[kSlivers]) {
+    const __m512i order = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39,
+                                           7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i low = _mm512_loadu_si512(row);
+    const __m512i high = next == nullptr ? _mm512_setzero_si512() : _mm512_loadu_si512(next);
+    units[0] = _mm512_castsi512_ps(_mm512_permutex2var_epi16(low, order, high));
+    const __m512i rest = _mm512_add_epi16(order, _mm512_set1_epi16(16));
+    units[1] = _mm512_castsi512_ps(_mm512_permutex2var_epi16(low, rest, high));
+  }
   static F multiply_add(F a, F b, F sum) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
 
  private:
-  static __m256i whole(const bfloat16* row) {
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row));
-  }
-  static F interleave(__m256i even, __m256i odd) {
-    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
-                                           7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(even), odd, 1);
-    return _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, both));
-  }
   static __m512i lanes(const bfloat16* row, int n) {
     return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(V::first(n), row));
   }

@@ -30,6 +30,8 @@ constexpr int steps_per_unit(PanelKind kind) {
 
 // Copies `lanes` ≤ `pitch` lanes over `steps` steps of k into panel[unit][pitch], converted; other lanes
 // become zero. Units past an odd end are zero. Up to `width` - 1 units after the panel may be overwritten.
+// Where stored rows are steps of k, twice as many lanes as a pitch of `width` make two panels, the second
+// right behind the first: both slivers of a tile.
 struct PackArgs {
   const void* const* rows;  // stored rows: one per lane (k contiguous) or one per step (lanes contiguous)
   int64_t offset;           // elements to skip in each stored row

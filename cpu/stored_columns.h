@@ -32,6 +32,12 @@ struct StoredColumns {
   const void* const* rows = nullptr;
   int64_t row_count = 0;
   int64_t offset = 0, length = 0;
+
+  // Both slivers are full, and lie side by side in the same stored rows, which are steps of k.
+  bool is_whole() const {
+    const auto& [left, right] = slivers;
+    return !left.absent && left.rows == right.rows && right.lanes > 0 && left.lanes == right.lanes;
+  }
 };
 
 // Everything that is read of these columns; of one sliver.

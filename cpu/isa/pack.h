@@ -53,9 +53,27 @@ inline void pack_lanes(const PackArgs& args, Load load) {
   }
 }
 
+// Both slivers of a tile in one go: of 16-bit rows they share their cache lines.
+template <class Units, class T>
+inline void pack_tile(const PackArgs& args) {
+  const int64_t units = (args.steps + Units::kSteps - 1) / Units::kSteps;
+  float *out = args.panel, *second = args.panel + units * V::kWidth;
+  for (int64_t step = 0; step < args.steps; step += Units::kSteps, out += V::kWidth, second += V::kWidth) {
+    const bool has_next = Units::kSteps > 1 && step + 1 < args.steps;
+    const T* row = static_cast<const T*>(args.rows[step]) + args.offset;
+    const T* next = has_next ? static_cast<const T*>(args.rows[step + 1]) + args.offset : nullptr;
+    F units_of[kSlivers];
+    Units::across_tile(row, next, units_of);
+    V::store(out, units_of[0]);
+    V::store(second, units_of[1]);
+  }
+}
+
 template <class Units, class T>
 void pack_lanes_contiguous(const PackArgs& args) {
-  if (args.pitch == V::kWidth && args.lanes == V::kWidth) {
+  if (args.lanes > args.pitch) {
+    pack_tile<Units, T>(args);
+  } else if (args.pitch == V::kWidth && args.lanes == V::kWidth) {
     pack_lanes<Units, T>(
         args, [](const T* row, const T* next, int) { return Units::across(row, next, V::kWidth); });
   } else {

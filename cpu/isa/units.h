@@ -15,6 +15,11 @@ struct FloatUnits {
   static F across(const T* row, const T* /*next*/, int n) {
     return n == V::kWidth ? V::load(row) : V::load_n(row, n);
   }
+  // Of twice kWidth lanes.
+  template <class T>
+  static void across_tile(const T* row, const T* /*next*/, F (&units)[kSlivers]) {
+    for (int i = 0; i < kSlivers; ++i) units[i] = V::load(row + i * V::kWidth);
+  }
   static F multiply_add(F a, F b, F sum) { return V::fma(a, b, sum); }
 };
 

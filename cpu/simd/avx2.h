@@ -25,7 +25,8 @@ struct V {
   static void store_n(float* p, F x, int n) { _mm256_maskstore_ps(p, first(n), x); }
   static void store_n(bfloat16* p, F x, int n) { store_half(p, to_bf16(x), n); }
   static void store_n(float16* p, F x, int n) { store_half(p, to_f16(x), n); }
-  // Around the caches, to memory that is aligned to what is stored. Other stores wait for it at settle() alone.
+  // Around the caches, to memory that is aligned to what is stored. Other stores wait for it at settle()
+  // alone.
   static void stream(float* p, F x) { _mm256_stream_ps(p, x); }
   static void stream(bfloat16* p, F x) { _mm_stream_si128(reinterpret_cast<__m128i*>(p), to_bf16(x)); }
   static void stream(float16* p, F x) { _mm_stream_si128(reinterpret_cast<__m128i*>(p), to_f16(x)); }

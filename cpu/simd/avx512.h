@@ -25,10 +25,9 @@ struct V {
   }
   static void store_n(float* p, F x, int n) { _mm512_mask_storeu_ps(p, first(n), x); }
   static void store_n(bfloat16* p, F x, int n) { _mm256_mask_storeu_epi16(p, first(n), to_bf16(x)); }
-  static void store_n(float16* p, F x, int n) {
-    _mm256_mask_storeu_epi16(p, first(n), to_f16(x));
-  }
-  // Around the caches, to memory that is aligned to what is stored. Other stores wait for it at settle() alone.
+  static void store_n(float16* p, F x, int n) { _mm256_mask_storeu_epi16(p, first(n), to_f16(x)); }
+  // Around the caches, to memory that is aligned to what is stored. Other stores wait for it at settle()
+  // alone.
   static void stream(float* p, F x) { _mm512_stream_ps(p, x); }
   static void stream(bfloat16* p, F x) { _mm256_stream_si256(reinterpret_cast<__m256i*>(p), to_bf16(x)); }
   static void stream(float16* p, F x) { _mm256_stream_si256(reinterpret_cast<__m256i*>(p), to_f16(x)); }
@@ -105,8 +104,16 @@ struct V {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
   }
   static __m256i to_f16(F x) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
-  // Round to nearest even in integers: the instruction of AVX-512 BF16 would flush denormals. NaN stays NaN.
+  // Round to nearest even; NaN stays NaN.
   static __m256i to_bf16(F x) {
+#ifdef __AVX512BF16__
+    // Its instruction takes denormals as zero.
+    constexpr int kDenormal = 0x20;
+    if (__builtin_expect(_mm512_fpclass_ps_mask(x, kDenormal) == 0, 1)) return (__m256i)_mm512_cvtneps_pbh(x);
+#endif
+    return round_to_bf16(x);
+  }
+  static __m256i round_to_bf16(F x) {
     const __m512i bits = _mm512_castps_si512(x);
     const __m512i most = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
     const __mmask16 odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000));

@@ -70,7 +70,8 @@ uint32_t wanted_unit(const Panel& panel, const Stored& stored, int64_t unit, int
 bool packs_exactly(const cpu::Kernels& table, const Panel& panel, Random& random) {
   const Stored stored(panel, random);
   const int64_t units = (panel.steps + steps_per_unit(panel.kind) - 1) / steps_per_unit(panel.kind);
-  Array out(DType::float32, units * panel.pitch + table.width - 1);
+  const int64_t panels = panel.lanes > panel.pitch ? cpu::kSlivers : 1;
+  Array out(DType::float32, panels * units * panel.pitch + table.width - 1);
   const auto pack =
       (panel.k_contiguous
            ? table.pack_k_contiguous
@@ -82,8 +83,9 @@ bool packs_exactly(const cpu::Kernels& table, const Panel& panel, Random& random
         .steps = panel.steps,
         .panel = out.f32()});
   for (int64_t unit = 0; unit < units; ++unit) {
-    for (int lane = 0; lane < panel.pitch; ++lane) {
-      if (out.bits(unit * panel.pitch + lane) != wanted_unit(panel, stored, unit, lane)) return false;
+    for (int lane = 0; lane < panels * panel.pitch; ++lane) {
+      const int64_t i = (lane / panel.pitch * units + unit) * panel.pitch + lane % panel.pitch;
+      if (out.bits(i) != wanted_unit(panel, stored, unit, lane)) return false;
     }
   }
   return out.guard_untouched();
@@ -99,18 +101,20 @@ std::vector<int> pitches_of(const cpu::Kernels& table) {
 void check_packing(const cpu::Kernels& table, PanelKind kind, DType source, bool k_contiguous) {
   Random random(1);
   const int64_t w = table.width;
-  for (int pitch : pitches_of(table)) {
-    for (int lanes = 0; lanes <= pitch; ++lanes) {
-      for (int64_t steps :
-           {int64_t{1}, int64_t{2}, int64_t{3}, w - 1, w, w + 1, 2 * w - 1, 2 * w, 2 * w + 1, 4 * w + 3}) {
-        const Panel panel = {kind, source, k_contiguous, steps % 4, lanes, pitch, steps};
-        CAPTURE(pitch);
-        CAPTURE(lanes);
-        CAPTURE(steps);
-        if (!packs_exactly(table, panel, random)) FAIL_CHECK("the panel differs");
-      }
+  const auto check = [&](int lanes, int pitch) {
+    for (int64_t steps :
+         {int64_t{1}, int64_t{2}, int64_t{3}, w - 1, w, w + 1, 2 * w - 1, 2 * w, 2 * w + 1, 4 * w + 3}) {
+      const Panel panel = {kind, source, k_contiguous, steps % 4, lanes, pitch, steps};
+      CAPTURE(pitch);
+      CAPTURE(lanes);
+      CAPTURE(steps);
+      if (!packs_exactly(table, panel, random)) FAIL_CHECK("the panel differs");
     }
+  };
+  for (int pitch : pitches_of(table)) {
+    for (int lanes = 0; lanes <= pitch; ++lanes) check(lanes, pitch);
   }
+  if (!k_contiguous) check(cpu::kSlivers * table.width, table.width);
 }
 
 }  // namespace

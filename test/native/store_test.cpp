@@ -65,8 +65,8 @@ void check_lanes(const cpu::Kernels& table, StoreCase given, Random& random) {
   }
 }
 
-// The output ends with a page: rows are aligned where there are no gaps, or gaps of whole registers; the first
-// alone is where several gaps make one register.
+// The output ends with a page: rows are aligned where there are no gaps, or gaps of whole registers; the
+// first alone is where several gaps make one register.
 void check_streamed(const cpu::Kernels& table, StoreCase given, Random& random) {
   const int whole = cpu::kSlivers * table.width;
   given.streamed = true;
