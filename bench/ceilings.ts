@@ -2,7 +2,6 @@
 
 import type { FloatDType } from '../src/dtype.ts';
 import { enumIndex, native } from '../src/native.ts';
-import { bytes, flops, type LayerShape, type Pass } from './shapes.ts';
 
 export interface Ceilings {
   /** Floating-point operations a second, of products of one dtype. */
@@ -17,18 +16,10 @@ export function measureCeilings(dtype: FloatDType, seconds = 0.2): Ceilings {
   return { flopsPerSecond: found.flops, bytesPerSecond: found.bytes };
 }
 
-export interface FloorOptions {
-  readonly shape: LayerShape;
-  readonly pass: Pass;
-  readonly elementBytes: number;
-  /** Experts that any token reaches. */
-  readonly touchedExperts: number;
-}
-
 /** Milliseconds: the larger of FLOPs ÷ peak and bytes ÷ bandwidth. */
-export function floorMs(options: FloorOptions, { flopsPerSecond, bytesPerSecond }: Ceilings): number {
-  const { shape, pass, elementBytes, touchedExperts } = options;
-  const computing = flops(shape, pass) / flopsPerSecond;
-  const moving = bytes(shape, pass, elementBytes, touchedExperts) / bytesPerSecond;
-  return 1000 * Math.max(computing, moving);
+export function floorMs(
+  cost: { readonly flops: number; readonly bytes: number },
+  { flopsPerSecond, bytesPerSecond }: Ceilings,
+): number {
+  return 1000 * Math.max(cost.flops / flopsPerSecond, cost.bytes / bytesPerSecond);
 }

@@ -1,9 +1,15 @@
 // Times a call: warm-up first, then again and again until enough time has passed for a steady median.
 
-import { ascending, median } from './statistics.ts';
+import { ascending, estimateMedian, FEWEST_VALUES, quantile } from './statistics.ts';
 
-export interface Measurement {
+/** Of repeated runs. */
+export interface Timing {
   readonly medianMs: number;
+  /** The interval that holds the true median with 95 % confidence. */
+  readonly lowMs: number;
+  readonly highMs: number;
+  readonly p10Ms: number;
+  readonly p90Ms: number;
   readonly minMs: number;
   readonly runs: number;
 }
@@ -11,7 +17,7 @@ export interface Measurement {
 export interface MeasureOptions {
   /** Total of the measured times to reach. Default 2 s. */
   readonly minTimeMs?: number;
-  /** Default 3. */
+  /** Default 6, with fewer of which no interval could be stated. */
   readonly minRuns?: number;
 }
 
@@ -27,8 +33,8 @@ const WARM_UP_RUNS = 2;
 
 export function measure(
   { prepare, run, clear }: Measured,
-  { minTimeMs = 2000, minRuns = 3 }: MeasureOptions = {},
-): Measurement {
+  { minTimeMs = 2000, minRuns = FEWEST_VALUES }: MeasureOptions = {},
+): Timing {
   const once = () => {
     prepare();
     const start = performance.now();
@@ -40,5 +46,16 @@ export function measure(
   for (let i = 0; i < WARM_UP_RUNS; i++) once();
   const times: number[] = [];
   for (let total = 0; total < minTimeMs || times.length < minRuns; total += times.at(-1)!) times.push(once());
-  return { medianMs: median(times), minMs: ascending(times)[0]!, runs: times.length };
+  return timingOf(times);
+}
+
+/** @param times at least {@link FEWEST_VALUES} */
+export function timingOf(times: readonly number[]): Timing {
+  const sorted = ascending(times);
+  const { median, low, high } = estimateMedian(sorted);
+  return {
+    ...{ medianMs: median, lowMs: low, highMs: high },
+    ...{ p10Ms: quantile(sorted, 0.1), p90Ms: quantile(sorted, 0.9) },
+    ...{ minMs: sorted[0]!, runs: times.length },
+  };
 }

@@ -4,12 +4,15 @@ import type { Comparison } from '../src/compare.ts';
 import { backendInfo, synchronize, trimMemory } from '../src/device.ts';
 import { DTYPES, type FloatDType } from '../src/dtype.ts';
 import type { MoeGradients } from '../src/ops/moe.ts';
+import { packageVersion } from '../src/package.ts';
 import type { DeviceName } from '../src/tensor.ts';
 import { floorMs, measureCeilings } from './ceilings.ts';
 import { checkWorkload } from './check.ts';
 import { type Measured, type MeasureOptions, measure } from './measure.ts';
 import { checkMemory } from './memory.ts';
-import { flops, type LayerShape, type Pass } from './shapes.ts';
+import { processorName } from './processor.ts';
+import type { BenchResult } from './result.ts';
+import { bytes, flops, type LayerShape, type Pass } from './shapes.ts';
 import { disposeForward, disposeGradients, Workload, type WorkloadForward } from './workload.ts';
 
 export interface BenchOptions extends MeasureOptions {
@@ -19,21 +22,6 @@ export interface BenchOptions extends MeasureOptions {
   readonly dtype: FloatDType;
   readonly device: DeviceName;
   readonly passes: readonly Pass[];
-}
-
-export interface BenchResult extends LayerShape {
-  readonly shape: string;
-  readonly dtype: FloatDType;
-  readonly device: DeviceName;
-  readonly pass: Pass;
-  readonly threads: number;
-  readonly medianMs: number;
-  readonly minMs: number;
-  readonly tflops: number;
-  /** The least time that this machine's ceilings allow, measured just before; of the CPU alone. */
-  readonly floorMs?: number;
-  readonly instructionSet: string;
-  readonly runs: number;
 }
 
 /** A result that is not right is not worth timing. */
@@ -65,26 +53,30 @@ export async function* runBench(options: BenchOptions): AsyncGenerator<BenchResu
   trimMemory();
   const ceilings = device === 'cpu' ? measureCeilings(dtype) : undefined;
   trimMemory();
-  const touchedExperts = countTouchedExperts(workload);
+  const expertLoad = loadOfExperts(workload);
+  const touchedExperts = expertLoad.filter(rows => rows > 0).length;
   for (const pass of passes) {
-    const { medianMs, minMs, runs } = measure(measuredPass(workload, pass), options);
+    const timing = measure(measuredPass(workload, pass), options);
     const { threads, instructionSet } = backendInfo();
-    const tflops = flops(shape, pass) / (medianMs * 1e9);
-    const floor = { shape, pass, elementBytes: DTYPES[dtype].bytes, touchedExperts };
+    const elementBytes = DTYPES[dtype].bytes;
+    const cost = { flops: flops(shape, pass), bytes: bytes(shape, pass, elementBytes, touchedExperts) };
     yield {
-      ...{ shape: name, dtype, device, pass, threads, medianMs, minMs, tflops },
-      ...(ceilings && { floorMs: floorMs(floor, ceilings) }),
+      ...{ shape: name, dtype, device, pass, threads },
+      ...timing,
+      ...{ ...cost, tflops: cost.flops / (timing.medianMs * 1e9) },
+      ...(ceilings && { floorMs: floorMs(cost, ceilings), ...ceilings }),
       ...shape,
-      ...{ instructionSet, runs },
+      ...{ expertLoad, instructionSet, processor: processorName(), version: packageVersion() },
+      date: new Date().toISOString(),
     };
   }
 }
 
-function countTouchedExperts(workload: Workload): number {
+function loadOfExperts(workload: Workload): number[] {
   const forward = workload.forward('nothing');
-  const touched = new Set(forward.routing.indices.dataSync() as Int32Array).size;
+  const load = [...(forward.routing.counts.dataSync() as Int32Array)];
   disposeForward(forward);
-  return touched;
+  return load;
 }
 
 /** A pass as it is timed, and what it made last. */

@@ -7,12 +7,13 @@ import { checkPositive, parseList } from '../../src/cli/option-values.ts';
 import { type ExitCode, printJson, printLine, reportError } from '../../src/cli/output.ts';
 import { FLOAT_DTYPES } from '../../src/dtype.ts';
 import { badArgument } from '../../src/errors.ts';
+import { processorName } from '../processor.ts';
 import { type LayerShape, parseShape, SHAPES } from '../shapes.ts';
 import { FEWEST_VALUES } from '../statistics.ts';
 import { ggml } from './ggml.ts';
 import { onnxruntime } from './onnxruntime.ts';
 import { PEER_PASSES, type Peer, type Task } from './peer.ts';
-import { cpuName, type LeftOut, race } from './race.ts';
+import { type LeftOut, race } from './race.ts';
 import { describeLeftOut, printRace, printRaceJson } from './report.ts';
 import { tfjsWasm } from './tfjs-wasm.ts';
 import { torch } from './torch.ts';
@@ -84,7 +85,7 @@ async function run(options: Options): Promise<ExitCode> {
   const peers = presentPeers(options);
   if (!json)
     printLine(
-      `${cpuName()}, ${availableParallelism()} cores, Node ${process.version}; up to ${rounds} rounds\n`,
+      `${processorName()}, ${availableParallelism()} cores, Node ${process.version}; up to ${rounds} rounds\n`,
     );
   let exitCode: ExitCode = 0;
   for (const [name, shape] of shapes) {

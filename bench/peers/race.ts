@@ -1,10 +1,10 @@
 // Contenders beside each other on one task: each in a process of its own, what they compute compared before anything is timed, then
 // turn by turn, A B C A B C, so that whatever the machine does meanwhile happens to all of them.
 
-import { cpus } from 'node:os';
 import { setTimeout } from 'node:timers/promises';
 import { type Comparison, compare, GRADIENT_BOUND, relativeError, VALUE_BOUND } from '../../src/compare.ts';
 import type { FloatDType } from '../../src/dtype.ts';
+import { processorName } from '../processor.ts';
 import { flops, type LayerShape, type Pass } from '../shapes.ts';
 import { ascending, type Estimate, estimateRatio, FEWEST_VALUES, quantile } from '../statistics.ts';
 import { Contender, ContenderFailure } from './contender.ts';
@@ -160,15 +160,10 @@ async function raceReady(
       ...{ p10Ms: quantile(times, 0.1), p90Ms: quantile(times, 0.9) },
       tflops: flops(shape, pass) / (medianMs * 1e9),
       ...shape,
-      ...{ runs: times.length, rounds: turns[i]!.length, cpu: cpuName(), difference },
+      ...{ runs: times.length, rounds: turns[i]!.length, cpu: processorName(), difference },
       ratio: i > 0 ? estimateRatio(turns[i]!, turns[0]!) : undefined,
     };
   });
-}
-
-/** As its maker calls it. */
-export function cpuName(): string {
-  return cpus()[0]?.model.trim() ?? process.arch;
 }
 
 /** What is run by turns. */

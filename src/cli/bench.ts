@@ -1,6 +1,7 @@
 // `moe-kernels bench`: a layer checked, then timed, for every dtype and pass asked for.
 
-import { type BenchResult, runBench, WrongResult } from '../../bench/run.ts';
+import type { BenchResult } from '../../bench/result.ts';
+import { runBench, WrongResult } from '../../bench/run.ts';
 import { type LayerShape, PASSES, parseShape } from '../../bench/shapes.ts';
 import { ACTIVATIONS } from '../activation.ts';
 import { checkInteger, checkOneOf } from '../check.ts';

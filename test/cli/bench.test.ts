@@ -5,6 +5,7 @@ import { floorMs, measureCeilings } from '../../bench/ceilings.ts';
 import { checkWorkload } from '../../bench/check.ts';
 import { measure } from '../../bench/measure.ts';
 import { checkMemory, requiredBytes } from '../../bench/memory.ts';
+import type { BenchResult } from '../../bench/result.ts';
 import { runBench } from '../../bench/run.ts';
 import { bytes, flops, type LayerShape, PASSES, parseShape, SHAPES } from '../../bench/shapes.ts';
 import { Workload } from '../../bench/workload.ts';
@@ -126,7 +127,7 @@ describe('the measurement', () => {
     const clock = vi.spyOn(performance, 'now');
     let now = 0;
     clock.mockImplementation(() => now);
-    const durations = [9, 9, 4, 1, 3, 2];
+    const durations = [9, 9, 4, 1, 3, 2, 5, 1, 3];
     const measured = {
       prepare: () => calls.push('prepare'),
       run: () => {
@@ -135,11 +136,14 @@ describe('the measurement', () => {
       clear: () => calls.push('clear'),
     };
     try {
-      expect(measure(measured, { minTimeMs: 10 })).toEqual({ medianMs: 2.5, minMs: 1, runs: 4 });
+      expect(measure(measured, { minTimeMs: 18 })).toEqual({
+        ...{ medianMs: 3, lowMs: 1, highMs: 5, p10Ms: 1, minMs: 1, runs: 7 },
+        p90Ms: expect.closeTo(4.4),
+      });
     } finally {
       clock.mockRestore();
     }
-    expect(calls).toEqual(Array.from({ length: 6 }, () => ['prepare', 'clear']).flat());
+    expect(calls).toEqual(Array.from({ length: 9 }, () => ['prepare', 'clear']).flat());
   });
 
   test('floating-point operations', () => {
@@ -160,16 +164,9 @@ describe('the measurement', () => {
   });
 
   test('the floor is what takes longer, computing or moving bytes', () => {
-    const floor = {
-      shape: SHAPES['mixtral-mini']!,
-      pass: 'forward',
-      elementBytes: 4,
-      touchedExperts: 8,
-    } as const;
-    const work = flops(floor.shape, 'forward');
-    const moved = bytes(floor.shape, 'forward', 4, 8);
-    expect(floorMs(floor, { flopsPerSecond: work, bytesPerSecond: 2 * moved })).toBe(1000);
-    expect(floorMs(floor, { flopsPerSecond: 2 * work, bytesPerSecond: moved / 3 })).toBe(3000);
+    const cost = { flops: 6e9, bytes: 1e9 };
+    expect(floorMs(cost, { flopsPerSecond: 6e9, bytesPerSecond: 2e9 })).toBe(1000);
+    expect(floorMs(cost, { flopsPerSecond: 12e9, bytesPerSecond: 1e9 / 3 })).toBeCloseTo(3000);
   });
 
   test.each(DTYPES)('the ceilings in %s are some number of GFLOP/s and GB/s', dtype => {
@@ -219,8 +216,9 @@ describe('the command', () => {
       DTYPES.flatMap(dtype => PASSES.map(pass => [dtype, pass])),
     );
     for (const line of lines) {
-      expect(Object.keys(line).slice(0, 8)).toEqual([
-        ...['shape', 'dtype', 'device', 'pass', 'threads', 'medianMs', 'minMs', 'tflops'],
+      expect(Object.keys(line).slice(0, 12)).toEqual([
+        ...['shape', 'dtype', 'device', 'pass', 'threads'],
+        ...['medianMs', 'lowMs', 'highMs', 'p10Ms', 'p90Ms', 'minMs', 'runs'],
       ]);
       expect(line).toMatchObject({
         shape: SMALL,
@@ -229,16 +227,15 @@ describe('the command', () => {
         tokens: 24,
         activation: 'swiglu',
       });
-      const { medianMs, minMs, tflops, floorMs, pass } = line as {
-        floorMs: number;
-        medianMs: number;
-        minMs: number;
-        tflops: number;
-        pass: 'both';
-      };
+      const { medianMs, minMs, lowMs, highMs, tflops, floorMs, expertLoad, pass } =
+        line as unknown as BenchResult;
       expect(minMs).toBeGreaterThan(0);
       expect(floorMs).toBeGreaterThan(0);
-      expect(medianMs).toBeGreaterThanOrEqual(minMs);
+      expect([minMs, lowMs, medianMs, highMs]).toEqual(
+        [minMs, lowMs, medianMs, highMs].sort((a, b) => a - b),
+      );
+      expect(expertLoad).toHaveLength(6);
+      expect(expertLoad.reduce((a, b) => a + b)).toBe(24 * 2);
       expect(tflops * medianMs * 1e9).toBeCloseTo(flops(parseShape('shape', SMALL), pass), 0);
     }
   });
