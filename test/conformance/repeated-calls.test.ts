@@ -26,7 +26,7 @@ import { type LayerCase, layerInputs, runLayer, uploadLayer } from '../support/l
 import { LAYERS, LAYOUTS, layerTitle, SHARED } from '../support/layers.ts';
 import { seeded } from '../support/random.ts';
 import { runSeparateOps } from '../support/separate-ops.ts';
-import { DEVICES, TARGETS } from '../support/targets.ts';
+import { DEVICES } from '../support/targets.ts';
 import { download, downloadBytes, free, upload } from '../support/tensors.ts';
 
 const SIZES: LayerCase = { tokens: 11, hidden: 24, intermediate: 20, experts: 6, topK: 2, bias: true };
@@ -62,9 +62,10 @@ function expectRepeatable(run: (seed: number) => unknown): void {
 const values = (shape: readonly number[], seed: number) =>
   upload(seeded(seed).normals(shape.reduce((a, b) => a * b, 1)), shape, 'float32');
 
-describe.each(TARGETS)('calls repeated on $device in $dtype', ({ dtype, device }) => {
+// In one dtype, which is a part of the signature like any other.
+describe.each(DEVICES)('calls repeated on %s', device => {
   const inputsOf = (layer: Partial<LayerCase>, seed: number) =>
-    layerInputs({ ...SIZES, ...layer }, dtype, seed);
+    layerInputs({ ...SIZES, ...layer }, 'bfloat16', seed);
 
   test.each(ALL)('fused: $title', ({ layer }) => {
     expectRepeatable(seed => downloadBytes(runLayer(inputsOf(layer, seed), { device })));
