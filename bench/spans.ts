@@ -14,6 +14,7 @@ export interface RecordedCall {
 
 /** Records what `call` has the CPU do, to its end. Other threads of the process had better be idle: their ops are recorded too. */
 export function recordCall(call: () => void): RecordedCall {
+  synchronize('cpu');
   const startMs = performance.now();
   native.startStages();
   let spans: readonly NativeSpan[] = [];
