@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <string>
 #include <thread>
 #include <vector>
@@ -93,17 +94,19 @@ TEST_SUITE("threads") {
         --working;
       });
     }
-    int64_t wrong = 0;
+    int64_t recorded = 0, wrong = 0;
     while (working.load() > 0) {
       cpu::start_recording();
-      std::this_thread::yield();
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
       const auto spans = cpu::end_recording();
+      recorded += static_cast<int64_t>(spans.size());
       wrong += std::count_if(spans.begin(), spans.end(), [](const cpu::Span& span) {
         return span.begin < 0 || span.begin > span.end || span.op != std::string("dispatch");
       });
     }
     for (std::thread& thread : callers) thread.join();
     CHECK_EQ(wrong, 0);
+    CHECK_GT(recorded, 0);
   }
 }
 
