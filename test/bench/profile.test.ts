@@ -1,12 +1,13 @@
 // Profiles put together from recorded runs, their costs by formula, and the trace of them.
 
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { type Profile, runProfile, summarise } from '../../bench/profile.ts';
 import { bytes, flops, type LayerShape, PASSES, parseShape, SHAPES } from '../../bench/shapes.ts';
 import type { RecordedCall } from '../../bench/spans.ts';
 import { type StageCost, stageCosts } from '../../bench/stage-costs.ts';
 import { TRACED_RUNS, type TraceEvent, traceOf } from '../../bench/trace.ts';
 import { memory } from '../../src/index.ts';
+import { native } from '../../src/native.ts';
 
 const SHAPE: LayerShape = {
   ...{ tokens: 10, hidden: 8, intermediate: 6, experts: 5, topK: 2 },
@@ -113,10 +114,13 @@ describe('a profile', () => {
 
   it('of a layer knows the cost of every stage, takes what its stages take, and leaves no tensor', async () => {
     const before = memory().tensors;
+    const upBytes: number[] = [];
     const shape = parseShape('shape', '24,16,20,6,2');
     const options = { name: 'small', shape, dtype: 'bfloat16', passes: PASSES, minTimeMs: 5 } as const;
     for await (const { result, runs } of runProfile(options)) {
       expect(result.runs).toBe(runs.length);
+      const up = result.stages.find(({ op, stage }) => op === 'expertsForward' && stage === 'up');
+      if (up) upBytes.push(up.bytes!);
       for (const { op, stage, floorMs, medianMs } of result.stages) {
         expect([op, stage, floorMs! > 0]).toEqual([op, expect.any(String), true]);
         expect(medianMs).toBeGreaterThan(0);
@@ -127,7 +131,24 @@ describe('a profile', () => {
       const whole = result.stages.reduce((total, stage) => total + stage.flops!, 0);
       expect(whole).toBeGreaterThan(flops(shape, result.pass));
     }
+    // Only the pass that goes on backward saves.
+    expect(upBytes).toEqual([upBytes[0], upBytes[0]! + 2 * 2 * (24 * 2) * 20]);
     expect(memory().tensors).toBe(before);
+  });
+});
+
+describe('the runs of a profile', () => {
+  it('are those after the first two', async () => {
+    const start = vi.spyOn(native, 'startStages');
+    const shape = parseShape('shape', '2,4,4,2,1');
+    const options = { name: 'tiny', shape, dtype: 'float32', passes: ['forward'], minTimeMs: 0.01 } as const;
+    try {
+      for await (const { runs } of runProfile(options)) {
+        expect(start).toHaveBeenCalledTimes(runs.length + 2);
+      }
+    } finally {
+      start.mockRestore();
+    }
   });
 });
 
