@@ -3,6 +3,7 @@
 
 import { backendInfo, trimMemory } from '../src/device.ts';
 import { DTYPES, type FloatDType } from '../src/dtype.ts';
+import type { NativeOp } from '../src/native.ts';
 import { packageVersion } from '../src/package.ts';
 import { type Ceilings, floorMs, measureCeilings } from './ceilings.ts';
 import { checkWorkload } from './check.ts';
@@ -26,7 +27,7 @@ export interface ProfileOptions extends MeasureOptions {
 
 /** A stage of an op; what is not known of a stage's cost is absent. */
 export interface StageResult extends Partial<StageCost> {
-  readonly op: string;
+  readonly op: NativeOp;
   /** Absent where the op has none. */
   readonly stage?: string;
   /** Of the stage's time in each run. */
@@ -134,7 +135,7 @@ export function summarise(
   costs: StageCosts,
   ceilings: CeilingsOf,
 ): Pick<ProfileResult, 'stages' | 'betweenMs' | 'totalMs'> {
-  const times = new Map<string, { op: StageResult['op']; stage?: string; perRun: number[] }>();
+  const times = new Map<string, { op: NativeOp; stage?: string; perRun: number[] }>();
   const between: number[] = [];
   for (const [index, { elapsedMs, spans }] of runs.entries()) {
     let rest = elapsedMs;
@@ -148,7 +149,7 @@ export function summarise(
     between.push(rest);
   }
   const stages = [...times.values()].map(({ op, stage, perRun }): StageResult => {
-    const cost = stage === undefined ? undefined : costs[op as keyof StageCosts]?.[stage];
+    const cost = stage === undefined ? undefined : costs[op]?.[stage];
     const floor = cost && floorMs(cost, cost.inFloat32 ? ceilings.float32 : ceilings.layer);
     return {
       ...{ op, ...(stage && { stage }), medianMs: median(perRun) },
