@@ -10,6 +10,7 @@
 #include "cpu/combine.h"
 #include "cpu/kernels.h"
 #include "cpu/loops.h"
+#include "cpu/stages.h"
 #include "ops/router.h"
 
 namespace moe::cpu {
@@ -63,10 +64,12 @@ void run(const Dispatch& op) {
       if (has_row(slot)) visit(slot, own[expert[slot]]);
     }
   };
+  StageTimer stage("count");
   ThreadPool& pool = ThreadPool::instance();
   pool.parallel_for(chunks,
                     [&](int64_t chunk) { each_row(chunk, [](int64_t, int32_t& count) { ++count; }); });
   const int64_t used = place_experts(op, next, chunks);
+  stage.next("place");
   const bool has_holes = op.rows_per_expert > 0;
   std::fill(op.row_slot.i32() + (has_holes ? 0 : used), op.row_slot.i32() + R, kUnusedRow);
   for (int64_t slot = 0; slot < slots && (has_holes || used < slots); ++slot) {

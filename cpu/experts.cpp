@@ -15,6 +15,7 @@
 #include "cpu/combine.h"
 #include "cpu/expert_linear.h"
 #include "cpu/loops.h"
+#include "cpu/stages.h"
 
 namespace moe::cpu {
 namespace {
@@ -96,10 +97,13 @@ void run(const ExpertsForward& op) {
   const Layer layer(op);
   const Workspace activated(layer.R, layer.I, layer.dtype), rows(layer.R, layer.H, layer.dtype);
   const RowWeights row_weights = op.weight_on_input ? weights_of_rows(layer, op.weights) : RowWeights();
+  StageTimer stage("up");
   project_up(layer, op.x, op.weight_on_input ? row_weights.data() : nullptr, op.pre_activation,
              activated.tensor);
+  stage.next("down");
   layer.products.multiply(operand_of(activated.tensor), layer.down,
                           StoreRows{.out = rows.tensor, .bias = layer.down.at.bias});
+  stage.next("combine");
   sum_slots({.rows = rows.tensor,
              .slot_row = op.slot_row,
              .weights = op.weight_on_input ? Tensor{} : op.weights,
@@ -142,6 +146,7 @@ class Backward {
   const float* input_weights() const { return op_.weight_on_input ? row_weights_.data() : nullptr; }
 
   void recompute() {
+    const StageTimer stage("recompute");
     recomputed_ = std::make_unique<Workspace>(layer_.R, layer_.pre_width(), layer_.dtype);
     pre_activation_ = recomputed_->tensor;
     project_up(layer_, op_.x, input_weights(), pre_activation_, {});
@@ -152,6 +157,7 @@ class Backward {
   void gradient_of_activated_rows() {
     const int64_t column_tiles = (layer_.I + tile_columns() - 1) / tile_columns();
     const Workspace dots(layer_.R, column_tiles, DType::float32);
+    StageTimer stage("dPre");
     low_of_down_ = layer_.products.multiply_backward(
         layer_.gathered(op_.dy), {&layer_.down, 1},
         ActivateBackward{.activation = layer_.activation,
@@ -163,6 +169,7 @@ class Backward {
                          .weighted = activated_ ? activated_->tensor : Tensor{},
                          .dots = dots.tensor.f32()});
     recomputed_.reset();
+    stage.next("dWeights");
     gradient_of_rowless_weights();
     if (!op_.weight_on_input) gradient_of_output_weights(dots.tensor.f32(), column_tiles);
   }
@@ -197,15 +204,18 @@ class Backward {
   // input.
   void gradient_of_input() {
     const Workspace d_rows(layer_.R, layer_.H, layer_.dtype);
+    StageTimer stage("dRows");
     low_of_up_ = layer_.products.multiply_backward(operand_of(d_pre_.tensor), layer_.up,
                                                    StoreRows{.out = d_rows.tensor});
     if (op_.weight_on_input) {
+      stage.next("dWeights");
       for (int64_t r = 0; r < layer_.rows_used; ++r) {
         const int32_t slot = layer_.row_slot[r];
         const void* d_row = row_of(d_rows.tensor, r, layer_.H);
         op_.d_weights.f32()[slot] = dot(op_.x, slot / layer_.K, d_row, layer_.dtype);
       }
     }
+    stage.next("dx");
     sum_slots({.rows = d_rows.tensor,
                .slot_row = op_.slot_row,
                .weights = op_.weight_on_input ? op_.weights : Tensor{},
@@ -218,7 +228,10 @@ class Backward {
   void gradients_of_down() {
     const ExpertLinear& down = layer_.down;
     const Operand dy = layer_.gathered(op_.dy);
-    if (activated_) gradients_of(down, dy, operand_of(activated_->tensor), low_of_down_[0]);
+    if (activated_) {
+      const StageTimer stage("dDown");
+      gradients_of(down, dy, operand_of(activated_->tensor), low_of_down_[0]);
+    }
     gradient_of_bias(down, dy, output_weights());
   }
 
@@ -230,6 +243,7 @@ class Backward {
     if (std::none_of(layer_.up.begin(), layer_.up.end(),
                      [&](const ExpertLinear& linear) { return learns(linear); }))
       return;
+    const StageTimer stage("dUp");
     // What multiplied the input multiplies its products with the gradient; the biases came after it.
     if (op_.weight_on_input) {
       weigh_rows(d_pre_.tensor);
@@ -256,6 +270,7 @@ class Backward {
   void gradient_of_bias(const ExpertLinear& linear, const Operand& d_outputs, const float* weights) const {
     const ExpertMatrix out = linear.blocks_of(op_.gradients[linear.projection]).bias;
     if (!out) return;
+    const StageTimer stage("dBias");
     sum_groups({.groups = layer_.rows,
                 .rows = d_outputs,
                 .columns = linear.outputs,

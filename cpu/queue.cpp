@@ -14,6 +14,7 @@
 #include "cpu/backend.h"
 #include "cpu/memory.h"
 #include "cpu/spin.h"
+#include "cpu/stages.h"
 
 namespace moe::cpu {
 namespace {
@@ -233,6 +234,7 @@ class CpuQueue final : public Queue {
   }
 
   void run_op(const Op& op) {
+    const OpTimer timer(op);
     try {
       run(op);
     } catch (const Error& error) {

@@ -10,6 +10,7 @@
 #include "cpu/loops.h"
 #include "cpu/router_logits.h"
 #include "cpu/router_noise.h"
+#include "cpu/stages.h"
 
 namespace moe::cpu {
 namespace {
@@ -119,6 +120,7 @@ void count_slots(const Route& op, Counted counted) {
 }  // namespace
 
 void run(const Route& op) {
+  StageTimer stage("logits");
   copy(op.given_logits, op.logits);
   copy(op.given_noise_logits, op.noise_logits);
   if (op.given_indices) {
@@ -130,10 +132,14 @@ void run(const Route& op) {
   mean.forward(op.logits);
   mean.forward(op.noise_logits);
   add_noise(op.router, op.noise_logits, op.logits);
+  stage.next("choice");
   route_tokens(op);
   const bool experts_choose = op.router.choice == Choice::all && op.router.capacity.rows_per_expert > 0;
   if (!experts_choose) count_slots(op, [](SlotFate fate) { return fate != SlotFate::untaken; });
-  if (op.router.capacity.rows_per_expert > 0) apply_capacity(op);
+  if (op.router.capacity.rows_per_expert > 0) {
+    stage.next("capacity");
+    apply_capacity(op);
+  }
   if (experts_choose) count_slots(op, [](SlotFate fate) { return fate == SlotFate::served; });
 }
 
@@ -194,16 +200,21 @@ void route_tokens_backward(const RouteBackward& op) {
   if (op.d_expert_scale) gradient_of_expert_scale(op, d_expert_scale);
 }
 
-}  // namespace
-
-void run(const RouteBackward& op) {
-  check_range("indices", op.indices, op.logits.dim(1));
+void gradient_of_logits(const RouteBackward& op) {
+  const StageTimer stage("dLogits");
   route_tokens_backward(op);
   if (op.d_noise_logits)
     noise_backward(op.router, op.noise_logits, op.d_logits, op.extra_d_noise_logits, op.d_noise_logits);
   const SequenceMean mean{.router = op.router, .mask = op.mask};
   mean.backward(op.d_logits);
   mean.backward(op.d_noise_logits);
+}
+
+}  // namespace
+
+void run(const RouteBackward& op) {
+  check_range("indices", op.indices, op.logits.dim(1));
+  gradient_of_logits(op);
   project_logits_backward(op);
 }
 

@@ -6,6 +6,7 @@
 #include "cpu/kernels.h"
 #include "cpu/loops.h"
 #include "cpu/router_noise.h"
+#include "cpu/stages.h"
 #include "cpu/workspace.h"
 
 namespace moe::cpu {
@@ -104,6 +105,7 @@ void gradient_of_rows(const RouteBackward& op, const Tensor& out, bool accumulat
 }
 
 void gradient_of_x(const RouteBackward& op) {
+  const StageTimer stage("dx");
   if (op.router.noise.kind != NoiseKind::jitter) return gradient_of_rows(op, op.dx, op.accumulate_dx);
   const Workspace rows(op.dx.dim(0), op.dx.dim(1), DType::float32);
   gradient_of_rows(op, rows.tensor, false);
@@ -125,6 +127,7 @@ void project_logits(const Route& op) {
 
 void project_logits_backward(const RouteBackward& op) {
   if (op.dx) gradient_of_x(op);
+  const StageTimer stage("dRouter");
   const RouterMatrices& into = op.d_parameters;
   const RouterGradientFlags& add = op.accumulate;
   if (into.bias) sum_tokens(op.d_logits, into.bias, add.bias);

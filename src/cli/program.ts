@@ -40,6 +40,7 @@ function commandLine(finish: (code: ExitCode) => void): Command {
   addInfo(program, finish);
   addVerify(program, finish);
   addBench(program, finish);
+  addProfile(program, finish);
   return program;
 }
 
@@ -94,6 +95,31 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
       printConfigWhere(options);
       const { bench } = await import('./bench.ts');
       finish(await bench(options));
+    });
+}
+
+function addProfile(program: Command, finish: (code: ExitCode) => void): void {
+  program
+    .command('profile')
+    .description('check a layer of random weights against the reference, then time its stages, on the CPU')
+    .option(
+      '--shape <shape>',
+      'mixtral-mini, deepseek-mini, qwen3-mini, switch-mini, or T,H,I,E,K',
+      'mixtral-mini',
+    )
+    .option('--tokens <count>', 'tokens (default: the shape’s own)')
+    .option('--activation <name>', 'activation of the experts (default: the shape’s own, else swiglu)')
+    .option('--dtype <list>', `any of ${FLOAT_DTYPES.join(', ')}, separated by commas`, 'float32')
+    .option('--pass <list>', 'any of forward, backward, both, separated by commas', 'forward,backward')
+    .option('--device <device>', 'where to run: so far the CPU alone', 'cpu' satisfies DeviceName)
+    .option('--threads <count>', 'threads of the CPU backend (default: every core)')
+    .option('--min-time <seconds>', 'how long to measure each pass', '2')
+    .option('--trace <file>', 'write the first runs as a Chrome trace (chrome://tracing, ui.perfetto.dev)')
+    .addOption(jsonOption())
+    .addHelpText('after', EXIT_CODES)
+    .action(async options => {
+      const { profile } = await import('./profile.ts');
+      finish(await profile(options));
     });
 }
 

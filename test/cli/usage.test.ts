@@ -13,7 +13,7 @@ const { write } = temporaryFiles();
 describe('help', () => {
   test('lists every command and the exit codes', async () => {
     const { exitCode, stdout, stderr } = await run('--help');
-    for (const word of ['info', 'verify', 'bench', 'Exit codes:']) expect(stdout).toContain(word);
+    for (const word of ['info', 'verify', 'bench', 'profile', 'Exit codes:']) expect(stdout).toContain(word);
     expect([exitCode, stderr]).toEqual([0, '']);
   });
 
@@ -38,6 +38,10 @@ describe('help', () => {
       ],
     ],
     ['bench', [...Object.keys(SHAPES), ...PASSES]],
+    [
+      'profile',
+      [...Object.keys(SHAPES), ...PASSES, '--tokens', '--trace', '--device', 'so far the CPU alone'],
+    ],
   ])('of %s lists %j', async (command, words) => {
     const { exitCode, stdout } = await run(command, '--help');
     for (const word of words) expect(stdout).toContain(word);

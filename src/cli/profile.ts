@@ -1,0 +1,113 @@
+// `moe-kernels profile`: a layer checked, then its stages timed, for every dtype and pass asked for.
+
+import { closeSync, openSync, writeFileSync } from 'node:fs';
+import { type Profile, type ProfileResult, runProfile } from '../../bench/profile.ts';
+import { WrongResult } from '../../bench/run.ts';
+import { type LayerShape, PASSES, parseShape } from '../../bench/shapes.ts';
+import { traceOf } from '../../bench/trace.ts';
+import { ACTIVATIONS } from '../activation.ts';
+import { checkInteger, checkOneOf } from '../check.ts';
+import { setThreads } from '../device.ts';
+import { describe, FLOAT_DTYPES } from '../dtype.ts';
+import { badArgument, type MoeError } from '../errors.ts';
+import { checkPositive, parseList } from './option-values.ts';
+import { type ExitCode, printComparisons, printJson, printLine, printTable, writeError } from './output.ts';
+
+/** Options as they stand on the command line. */
+export interface ProfileCommandOptions {
+  shape: string;
+  tokens?: string;
+  activation?: string;
+  dtype: string;
+  pass: string;
+  device: string;
+  threads?: string;
+  minTime: string;
+  trace?: string;
+  json: boolean;
+}
+
+export async function profile(options: ProfileCommandOptions): Promise<ExitCode> {
+  const { device, json, trace } = options;
+  if (device !== 'cpu')
+    throw badArgument(
+      'ERR_UNSUPPORTED',
+      '--device',
+      'cpu, the one device that is profiled so far',
+      describe(device),
+    );
+  const shape = parseLayer(options);
+  const dtypes = parseList('--dtype', options.dtype, FLOAT_DTYPES);
+  const passes = parseList('--pass', options.pass, PASSES);
+  const minTimeMs = 1000 * checkPositive('--min-time', options.minTime);
+  if (options.threads !== undefined) setThreads(checkInteger('--threads', Number(options.threads), 1, 1024));
+  if (trace !== undefined) checkWritable(trace);
+  const profiles: Profile[] = [];
+  try {
+    for (const dtype of dtypes) {
+      for await (const made of runProfile({ name: options.shape, shape, dtype, passes, minTimeMs })) {
+        profiles.push(made);
+        if (json) printJson(made.result);
+        else printResult(made.result);
+      }
+    }
+  } catch (error) {
+    if (!(error instanceof WrongResult)) throw error;
+    if (!json) printComparisons(error.comparisons);
+    writeError({ code: 'ERR_WRONG_RESULT', message: error.message }, json);
+    return 1;
+  }
+  if (trace !== undefined) writeTrace(trace, profiles);
+  return 0;
+}
+
+function parseLayer({ shape: text, tokens, activation }: ProfileCommandOptions): LayerShape {
+  return {
+    ...parseShape('--shape', text),
+    ...(tokens !== undefined && { tokens: checkInteger('--tokens', Number(tokens), 1) }),
+    ...(activation !== undefined && { activation: checkOneOf('--activation', activation, ACTIVATIONS) }),
+  };
+}
+
+/** Asked before measuring; what the file holds stays until there is something to write. */
+function checkWritable(file: string): void {
+  try {
+    closeSync(openSync(file, 'a'));
+  } catch (error) {
+    throw unwritable(file, error);
+  }
+}
+
+function writeTrace(file: string, profiles: readonly Profile[]): void {
+  try {
+    writeFileSync(file, JSON.stringify(traceOf(profiles)));
+  } catch (error) {
+    throw unwritable(file, error);
+  }
+}
+
+function unwritable(file: string, error: unknown): MoeError {
+  const { code } = error as NodeJS.ErrnoException;
+  return badArgument('ERR_FILE', '--trace', 'a file that can be written', `${describe(file)} (${code})`);
+}
+
+function printResult(result: ProfileResult): void {
+  const { shape, tokens, hidden, intermediate, experts, topK, activation } = result;
+  printLine(`${shape}: T ${tokens}, H ${hidden}, I ${intermediate}, E ${experts}, K ${topK}, ${activation}`);
+  const { dtype, pass, threads, instructionSet, runs, stages, betweenMs, totalMs } = result;
+  printLine(`${dtype}, ${pass}, ${threads} threads (${instructionSet}), median of ${runs} runs`);
+  const time = (ms: number) => [ms.toFixed(3), percent(ms / totalMs)];
+  const rows = stages.map(({ op, stage, medianMs, flops, bytes, floorMs }) => [
+    stage === undefined ? op : `${op} ${stage}`,
+    ...time(medianMs),
+    ...(flops ? [(flops / 1e9).toFixed(2)] : ['–']),
+    ...(bytes === undefined ? ['–', '–'] : [(bytes / 1e6).toFixed(1), percent(floorMs! / medianMs)]),
+  ]);
+  rows.push(['between stages', ...time(betweenMs), '–', '–', '–'], ['total', ...time(totalMs), '', '', '']);
+  const head = ['stage', 'ms', 'share', 'GFLOP', 'MB', 'of the floor'];
+  printTable(head, rows, ['left', ...Array(5).fill('right')]);
+}
+
+function percent(share: number): string {
+  return `${(100 * share).toFixed(1)} %`;
+}

@@ -1,0 +1,148 @@
+// `moe-kernels profile`: its table, its JSON, its trace, and what it refuses.
+
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test, vi } from 'vitest';
+import type { ProfileResult } from '../../bench/profile.ts';
+import type { TraceEvent } from '../../bench/trace.ts';
+import { Workload } from '../../bench/workload.ts';
+import { getThreads, setThreads } from '../../src/index.ts';
+import { jsonLines, run } from './support/command.ts';
+import { temporaryFiles } from './support/safetensors.ts';
+
+const SMALL = ['profile', '--shape', '24,16,20,6,2', '--min-time', '0.001'];
+const { write, folder } = temporaryFiles();
+
+describe('the profile', () => {
+  test('a JSON line for each dtype and pass', async () => {
+    const threads = getThreads();
+    const { exitCode, stdout, stderr } = await run(
+      ...[...SMALL, '--tokens', '9', '--dtype', 'float32,bfloat16', '--pass', 'forward,both'],
+      ...['--threads', '1', '--json'],
+    );
+    setThreads(threads);
+    expect([exitCode, stderr]).toEqual([0, '']);
+    const lines = jsonLines<ProfileResult>(stdout);
+    expect(lines.map(({ dtype, pass }) => `${dtype} ${pass}`)).toEqual([
+      'float32 forward',
+      'float32 both',
+      'bfloat16 forward',
+      'bfloat16 both',
+    ]);
+    for (const line of lines) {
+      expect(line).toMatchObject({ shape: '24,16,20,6,2', tokens: 9, threads: 1, device: 'cpu' });
+      const ops = new Set(line.stages.map(({ op }) => op));
+      const forward = ['route', 'dispatch', 'expertsForward'];
+      const backward = ['expertsBackward', 'routeBackward'];
+      expect([...ops]).toEqual(line.pass === 'both' ? [...forward, ...backward] : forward);
+    }
+  });
+
+  test('a table whose times add up to the total, in 80 columns', async () => {
+    const { exitCode, stdout } = await run(...SMALL, '--activation', 'relu2', '--pass', 'forward,backward');
+    expect(exitCode).toBe(0);
+    const lines = stdout.trimEnd().split('\n');
+    expect(Math.max(...lines.map(line => line.length))).toBeLessThanOrEqual(80);
+    expect(lines[0]).toBe('24,16,20,6,2: T 24, H 16, I 20, E 6, K 2, relu2');
+    expect(lines[1]).toMatch(/^float32, forward, \d+ threads \(.+\), median of \d+ runs$/);
+    const tables = stdout.split('┌').slice(1);
+    const rows = tables.map(table =>
+      table
+        .split('\n')
+        .filter(line => line.startsWith('│'))
+        .map(line => line.split('│').map(cell => cell.trim())),
+    );
+    expect(rows.map(([head]) => head!.slice(1, -1))).toEqual(
+      tables.map(() => ['stage', 'ms', 'share', 'GFLOP', 'MB', 'of the floor']),
+    );
+    expect(rows[0]!.slice(1).map(([, stage]) => stage)).toEqual([
+      ...['route logits', 'route choice', 'dispatch count', 'dispatch place'],
+      ...['expertsForward up', 'expertsForward down', 'expertsForward combine', 'between stages', 'total'],
+    ]);
+    for (const table of rows) {
+      const times = table.slice(1).map(([, , ms]) => Number(ms));
+      const total = times.pop()!;
+      expect(Math.abs(times.reduce((sum, ms) => sum + ms, 0) - total)).toBeLessThan(0.001 * times.length);
+      expect(table.at(-1)!.slice(3, 4)).toEqual(['100.0 %']);
+    }
+  });
+
+  test('a trace of every pass', async () => {
+    const file = join(folder, 'layer.trace.json');
+    expect((await run(...SMALL, '--pass', 'forward,backward', '--trace', file)).exitCode).toBe(0);
+    const { traceEvents } = JSON.parse(readFileSync(file, 'utf8')) as { traceEvents: TraceEvent[] };
+    const runs = traceEvents.filter(({ cat }) => cat === 'run');
+    expect(runs[0]!.name).toBe('float32 forward, run 1');
+    expect(runs.some(({ name }) => name === 'float32 backward, run 6')).toBe(true);
+    for (const event of traceEvents) {
+      expect(event).toMatchObject({ ph: 'X', pid: 1, tid: 1, ts: expect.any(Number) });
+      expect(event.dur).toBeGreaterThanOrEqual(0);
+      const end = event.ts + event.dur;
+      expect(runs.filter(({ ts, dur }) => event.ts >= ts && end <= ts + dur + 0.01)).toHaveLength(1);
+    }
+    for (let i = 1; i < runs.length; i++)
+      expect(runs[i]!.ts).toBeGreaterThanOrEqual(runs[i - 1]!.ts + runs[i - 1]!.dur);
+  });
+
+  test('a wrong result is not timed: exit code 1, and a file for the trace stays as it was', async () => {
+    const file = write('earlier.json', Buffer.from('earlier'));
+    const forward = Workload.prototype.forward;
+    const spy = vi.spyOn(Workload.prototype, 'forward').mockImplementation(function (this: Workload, save) {
+      const result = forward.call(this, save);
+      result.y.write(new Float32Array(result.y.size));
+      return result;
+    });
+    try {
+      const { exitCode, stdout, stderr } = await run(
+        ...SMALL,
+        '--pass',
+        'forward',
+        '--trace',
+        file,
+        '--json',
+      );
+      expect([exitCode, stdout]).toEqual([1, '']);
+      expect(jsonLines(stderr)).toEqual([
+        { error: { code: 'ERR_WRONG_RESULT', message: expect.stringContaining('y 1.0e+0 > 1.0e-5') } },
+      ]);
+      expect(readFileSync(file, 'utf8')).toBe('earlier');
+    } finally {
+      spy.mockRestore();
+    }
+  });
+});
+
+describe('wrong usage is one sentence and exit code 2', () => {
+  test.each([
+    ['--shape tiny', /^--shape: expected mixtral-mini, .* or five integers T,H,I,E,K, got "tiny"$/],
+    ['--tokens 0', /^--tokens: expected an integer from 1 to 2147483647, got 0$/],
+    ['--tokens some', /^--tokens: expected an integer from 1 to 2147483647, got NaN$/],
+    ['--pass sideways', /^--pass: expected one of forward, backward, both, got "sideways"$/],
+    ['--dtype float64', /^--dtype: expected one of .*, got "float64"$/],
+    ['--threads 0', /^--threads: expected an integer from 1 to 1024, got 0$/],
+    ['--min-time 0', /^--min-time: expected a positive number, got "0"$/],
+    ['--device cuda:0', /^--device: expected cpu, the one device that is profiled so far, got "cuda:0"$/],
+    [
+      '--trace /nowhere/trace.json',
+      /^--trace: expected a file that can be written, got "\/nowhere\/trace.json" \(ENOENT\)$/,
+    ],
+    ['--trace', /^option '--trace <file>' argument missing$/],
+  ])('%s', async (line, sentence) => {
+    const make = vi.spyOn(Workload.prototype, 'forward');
+    const { exitCode, stdout, stderr } = await run('profile', ...line.split(' '));
+    expect(make).not.toHaveBeenCalled();
+    make.mockRestore();
+    expect([exitCode, stdout]).toEqual([2, '']);
+    expect(stderr.trimEnd().replace('moe-kernels: ', '')).toMatch(sentence);
+    expect(existsSync('/nowhere')).toBe(false);
+  });
+
+  test('codes for programs', async () => {
+    const codeOf = async (...args: string[]) => {
+      const { stderr } = await run('profile', ...args, '--json');
+      return jsonLines<{ error: { code: string } }>(stderr)[0]!.error.code;
+    };
+    expect(await codeOf('--device', 'cuda:0')).toBe('ERR_UNSUPPORTED');
+    expect(await codeOf('--trace', '/nowhere/trace.json')).toBe('ERR_FILE');
+  });
+});
