@@ -1,20 +1,23 @@
-// `moe-kernels bench`: a layer checked, then timed, for every dtype and pass asked for.
+// `moe-kernels bench`: layers checked, then timed, for every combination of what is asked for.
 
+import { type BenchCase, caseKey, expandSweep, groupByLayer, type NamedShape } from '../../bench/campaign.ts';
 import type { BenchResult } from '../../bench/result.ts';
-import { runBench, WrongResult } from '../../bench/run.ts';
-import { type LayerShape, PASSES, parseShape } from '../../bench/shapes.ts';
+import { checkLayerFits, runBench, WrongResult } from '../../bench/run.ts';
+import { PASSES, parseShape, shapeName } from '../../bench/shapes.ts';
 import { ACTIVATIONS } from '../activation.ts';
-import { checkInteger, checkOneOf } from '../check.ts';
-import { setFloat32Matmul, setThreads } from '../device.ts';
+import { checkOneOf } from '../check.ts';
+import { getThreads, setFloat32Matmul } from '../device.ts';
 import { FLOAT_DTYPES } from '../dtype.ts';
 import { checkDevice, type DeviceName } from '../tensor.ts';
-import { checkPositive, parseList } from './option-values.ts';
-import { type ExitCode, printComparisons, printJson, printLine, printTable, writeError } from './output.ts';
+import { printResults } from './bench-output.ts';
+import { checkPositive, parseCounts, parseList } from './option-values.ts';
+import { type ExitCode, printComparisons, printJson, writeError } from './output.ts';
 
 /** Options as they stand on the command line. */
 export interface BenchCommandOptions {
-  shape: string;
+  shape: string[];
   activation?: string;
+  tokens?: string;
   dtype: string;
   pass: string;
   device: DeviceName;
@@ -25,34 +28,31 @@ export interface BenchCommandOptions {
 }
 
 export async function bench(options: BenchCommandOptions): Promise<ExitCode> {
-  const { device, json } = options;
-  checkDevice('--device', device);
-  const shape = parseLayer(options);
-  const dtypes = parseList('--dtype', options.dtype, FLOAT_DTYPES);
-  const passes = parseList('--pass', options.pass, PASSES);
+  const cases = parseCases(options);
   const minTimeMs = 1000 * checkPositive('--min-time', options.minTime);
+  const layers = groupByLayer(cases);
+  for (const layer of layers) checkLayerFits(layer);
   if (options.tf32) setFloat32Matmul('tf32');
-  if (options.threads !== undefined) setThreads(checkInteger('--threads', Number(options.threads), 1, 1024));
-  const results: BenchResult[] = [];
+  const results = new Map<string, BenchResult>();
   let exitCode: ExitCode = 0;
-  for (const dtype of dtypes) {
-    const run = runBench({ name: options.shape, shape, dtype, device, passes, minTimeMs });
-    if (!(await collect(run, results, json))) exitCode = 1;
+  for (const layer of layers) {
+    if (!(await collect(runBench(layer, { minTimeMs }), results, options.json))) exitCode = 1;
   }
-  if (!json && results.length > 0) printResults(results);
+  const found = cases.flatMap(one => results.get(caseKey(one)) ?? []);
+  if (!options.json && found.length > 0) printResults(found);
   return exitCode;
 }
 
 /** Whether the run came to its end; if not, the result was wrong, and that has been said. */
 async function collect(
   run: AsyncIterable<BenchResult>,
-  results: BenchResult[],
+  results: Map<string, BenchResult>,
   json: boolean,
 ): Promise<boolean> {
   try {
     for await (const result of run) {
+      results.set(caseKey(result), result);
       if (json) printJson(result);
-      else results.push(result);
     }
     return true;
   } catch (error) {
@@ -63,23 +63,26 @@ async function collect(
   }
 }
 
-function parseLayer({ shape: text, activation }: BenchCommandOptions): LayerShape {
-  const shape = parseShape('--shape', text);
-  if (activation === undefined) return shape;
-  return { ...shape, activation: checkOneOf('--activation', activation, ACTIVATIONS) };
+function parseCases(options: BenchCommandOptions): BenchCase[] {
+  const { device, threads, tf32 = false } = options;
+  checkDevice('--device', device);
+  return expandSweep({
+    shapes: parseShapes(options),
+    dtypes: parseList('--dtype', options.dtype, FLOAT_DTYPES),
+    threads: threads === undefined ? [getThreads()] : parseCounts('--threads', threads, 1024),
+    passes: parseList('--pass', options.pass, PASSES),
+    ...{ device, tf32 },
+  });
 }
 
-function printResults(results: readonly BenchResult[]): void {
-  const { shape, tokens, hidden, intermediate, experts, topK, activation, device, instructionSet } =
-    results[0]!;
-  const sizes = `T ${tokens}, H ${hidden}, I ${intermediate}, E ${experts}, K ${topK}`;
-  printLine(
-    `${shape}: ${sizes}, ${activation}, on ${device} (${instructionSet}); checked against the reference first`,
-  );
-  const rows = results.map(({ dtype, pass, threads, medianMs, minMs, tflops, floorMs, runs }) => [
-    ...[dtype, pass, `${threads}`, medianMs.toFixed(2), minMs.toFixed(2), tflops.toPrecision(3)],
-    ...[floorMs === undefined ? '–' : `${((100 * floorMs) / medianMs).toFixed(0)} %`, `${runs}`],
-  ]);
-  const head = ['dtype', 'pass', 'threads', 'median ms', 'min ms', 'TFLOP/s', 'of the floor', 'runs'];
-  printTable(head, rows, ['left', 'left', ...Array(6).fill('right')]);
+function parseShapes({ shape: texts, activation: name, tokens }: BenchCommandOptions): NamedShape[] {
+  const counts = tokens === undefined ? undefined : parseCounts('--tokens', tokens);
+  const activation = name === undefined ? {} : { activation: checkOneOf('--activation', name, ACTIVATIONS) };
+  return texts.flatMap(text => {
+    const given = parseShape('--shape', text);
+    return (counts ?? [given.tokens]).map(count => {
+      const layer = { ...given, ...activation, tokens: count };
+      return { shape: shapeName(text, layer), ...layer };
+    });
+  });
 }

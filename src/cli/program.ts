@@ -76,16 +76,20 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
     .command('bench')
     .description('check a layer of random weights against the reference, then time it')
     .option(
-      '--shape <shape>',
-      'mixtral-mini, deepseek-mini, qwen3-mini, switch-mini, or T,H,I,E,K',
-      'mixtral-mini',
+      '--shape <shape...>',
+      'any of mixtral-mini, deepseek-mini, qwen3-mini, switch-mini, or T,H,I,E,K, separated by spaces',
+      ['mixtral-mini'],
     )
+    .option('--tokens <list>', 'other numbers of tokens, separated by commas (default: the shape’s own)')
     .option('--activation <name>', 'activation of the experts (default: the shape’s own, else swiglu)')
     .option('--dtype <list>', `any of ${FLOAT_DTYPES.join(', ')}, separated by commas`, 'float32')
     .option('--pass <list>', 'any of forward, backward, both, separated by commas', 'both')
     .addOption(deviceOption())
     .option('--tf32', 'let GPUs round float32 operands of matmuls to tf32')
-    .option('--threads <count>', 'threads of the CPU backend (default: every core)')
+    .option(
+      '--threads <list>',
+      'numbers of threads of the CPU backend, separated by commas (default: every core)',
+    )
     .option('--min-time <seconds>', 'how long to measure each pass', '2')
     .addOption(printConfigOption())
     .addOption(jsonOption())
