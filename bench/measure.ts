@@ -46,11 +46,11 @@ export async function measure(
   };
   for (let i = 0; i < WARM_UP_RUNS; i++) once();
   const times: number[] = [];
-  let untilTurn = 0;
+  let turned = Number.NEGATIVE_INFINITY;
   for (let total = 0; total < minTimeMs || times.length < minRuns; total += times.at(-1)!) {
-    if (total >= untilTurn) {
+    if (performance.now() - turned > TURN_MS) {
       await letSignalsIn();
-      untilTurn = total + TURN_MS;
+      turned = performance.now();
     }
     times.push(once());
   }

@@ -1,14 +1,20 @@
-// What `moe-kernels bench` shows people: a table for each layer, in 80 columns.
+// What `moe-kernels bench` prints once all is measured: a table for each layer in 80 columns for people, or CSV.
 
 import { groupBy } from '../../bench/campaign.ts';
 import type { BenchResult } from '../../bench/result.ts';
+import { SCALAR_FIELDS } from '../../bench/result-file.ts';
 import { isNamed } from '../../bench/shapes.ts';
 import { digits, printLine, printPlainTable } from './output.ts';
 
 const HEAD = ['case', 'median ms (95 %)', 'TFLOP/s', 'floor'];
 
-export function printResults(results: readonly BenchResult[]): void {
-  printLine('Held against the reference first. floor: the least time this machine allows, over the median.');
+export function printResults(results: readonly BenchResult[], { csv }: { csv: boolean }): void {
+  if (csv) printCsv(results);
+  else if (results.length > 0) printTables(results);
+}
+
+function printTables(results: readonly BenchResult[]): void {
+  printLine('Checked first. floor: the least time possible here, as a share of the median.');
   for (const group of groupBy(results, describeLayer)) {
     printLine(`\n${describeLayer(group[0]!)}`);
     printPlainTable(HEAD, group.map(tableRow), ['left', 'right', 'right', 'right']);
@@ -35,4 +41,15 @@ function tableRow({ tokens, dtype, pass, threads, ...rest }: BenchResult): strin
 /** Four digits, down to the microsecond. */
 function milliseconds(value: number): string {
   return digits(value, 4, 3);
+}
+
+/** As RFC 4180 has it. */
+function printCsv(results: readonly BenchResult[]): void {
+  const fields = Object.keys(SCALAR_FIELDS) as (keyof typeof SCALAR_FIELDS)[];
+  const rows = results.map(result => fields.map(field => `${result[field] ?? ''}`));
+  for (const row of [fields, ...rows]) process.stdout.write(`${row.map(quoted).join()}\r\n`);
+}
+
+function quoted(cell: string): string {
+  return /[",\r\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell;
 }

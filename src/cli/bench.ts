@@ -1,88 +1,101 @@
 // `moe-kernels bench`: layers checked, then timed, for every combination of what is asked for.
 
-import { type BenchCase, caseKey, expandSweep, groupByLayer, type NamedShape } from '../../bench/campaign.ts';
+import { type BenchCase, caseKey, groupByLayer } from '../../bench/campaign.ts';
+import { processorName } from '../../bench/processor.ts';
 import type { BenchResult } from '../../bench/result.ts';
-import { checkLayerFits, runBench, WrongResult } from '../../bench/run.ts';
-import { PASSES, parseShape, shapeName } from '../../bench/shapes.ts';
-import { ACTIVATIONS } from '../activation.ts';
-import { checkOneOf } from '../check.ts';
-import { getThreads, setFloat32Matmul } from '../device.ts';
-import { FLOAT_DTYPES } from '../dtype.ts';
-import { checkDevice, type DeviceName } from '../tensor.ts';
+import { ResultFile } from '../../bench/result-file.ts';
+import { type BenchOptions, checkLayerFits, runBench, WrongResult } from '../../bench/run.ts';
+import { backendInfo, setFloat32Matmul } from '../device.ts';
+import { packageVersion } from '../package.ts';
+import { type BenchCommandOptions, parseCases } from './bench-options.ts';
 import { printResults } from './bench-output.ts';
-import { checkPositive, parseCounts, parseList } from './option-values.ts';
+import { BenchProgress } from './bench-progress.ts';
+import { checkPositive } from './option-values.ts';
 import { type ExitCode, printComparisons, printJson, writeError } from './output.ts';
 
-/** Options as they stand on the command line. */
-export interface BenchCommandOptions {
-  shape: string[];
-  activation?: string;
-  tokens?: string;
-  dtype: string;
-  pass: string;
-  device: DeviceName;
-  tf32?: boolean;
-  threads?: string;
-  minTime: string;
-  json: boolean;
-}
+const INTERRUPTED = 130;
 
 export async function bench(options: BenchCommandOptions): Promise<ExitCode> {
   const cases = parseCases(options);
   const minTimeMs = 1000 * checkPositive('--min-time', options.minTime);
-  const layers = groupByLayer(cases);
+  const file = options.out === undefined ? undefined : new ResultFile('--out', options.out);
+  const results = new Map(file?.results.filter(isOfThisMachine).map(result => [caseKey(result), result]));
+  const pending = cases.filter(one => !results.has(caseKey(one)));
+  const layers = groupByLayer(pending);
   for (const layer of layers) checkLayerFits(layer);
   if (options.tf32) setFloat32Matmul('tf32');
-  const results = new Map<string, BenchResult>();
-  let exitCode: ExitCode = 0;
-  for (const layer of layers) {
-    if (!(await collect(runBench(layer, { minTimeMs }), results, options.json))) exitCode = 1;
-  }
-  const found = cases.flatMap(one => results.get(caseKey(one)) ?? []);
-  if (!options.json && found.length > 0) printResults(found);
-  return exitCode;
-}
 
-/** Whether the run came to its end; if not, the result was wrong, and that has been said. */
-async function collect(
-  run: AsyncIterable<BenchResult>,
-  results: Map<string, BenchResult>,
-  json: boolean,
-): Promise<boolean> {
+  const { json } = options;
+  const progress = new BenchProgress(pending.length, process.stderr.isTTY && !json);
+  const finished = () => cases.flatMap(one => results.get(caseKey(one)) ?? []);
+  const keep = (result: BenchResult) => {
+    file?.append(result);
+    results.set(caseKey(result), result);
+    progress.finishOne();
+    if (json) printJson(result);
+  };
+  const show = () => {
+    progress.hide();
+    if (!json) printResults(finished(), options);
+  };
+  const stop = () => {
+    show();
+    const message = describeStop(finished().length, cases.length, options.out);
+    writeError({ code: 'ERR_INTERRUPTED', message }, json);
+    process.exit(INTERRUPTED);
+  };
+  if (json) for (const result of finished()) printJson(result);
+  process.once('SIGINT', stop);
   try {
-    for await (const result of run) {
-      results.set(caseKey(result), result);
-      if (json) printJson(result);
+    let exitCode: ExitCode = 0;
+    const onCase = (next: BenchCase) => progress.show(caseKey(next));
+    for (const layer of layers) {
+      const error = await runLayer(layer, { minTimeMs, onCase }, keep);
+      if (error === undefined) continue;
+      exitCode = 1;
+      progress.hide();
+      reportWrong(error, options);
     }
-    return true;
-  } catch (error) {
-    if (!(error instanceof WrongResult)) throw error;
-    if (!json) printComparisons(error.comparisons);
-    writeError({ code: 'ERR_WRONG_RESULT', message: error.message }, json);
-    return false;
+    show();
+    return exitCode;
+  } finally {
+    progress.hide();
+    process.off('SIGINT', stop);
   }
 }
 
-function parseCases(options: BenchCommandOptions): BenchCase[] {
-  const { device, threads, tf32 = false } = options;
-  checkDevice('--device', device);
-  return expandSweep({
-    shapes: parseShapes(options),
-    dtypes: parseList('--dtype', options.dtype, FLOAT_DTYPES),
-    threads: threads === undefined ? [getThreads()] : parseCounts('--threads', threads, 1024),
-    passes: parseList('--pass', options.pass, PASSES),
-    ...{ device, tf32 },
-  });
+/** Results of another version, or of another machine, say nothing about this one. */
+function isOfThisMachine({ processor, version, instructionSet }: BenchResult): boolean {
+  return (
+    processor === processorName() &&
+    version === packageVersion() &&
+    instructionSet === backendInfo().instructionSet
+  );
 }
 
-function parseShapes({ shape: texts, activation: name, tokens }: BenchCommandOptions): NamedShape[] {
-  const counts = tokens === undefined ? undefined : parseCounts('--tokens', tokens);
-  const activation = name === undefined ? {} : { activation: checkOneOf('--activation', name, ACTIVATIONS) };
-  return texts.flatMap(text => {
-    const given = parseShape('--shape', text);
-    return (counts ?? [given.tokens]).map(count => {
-      const layer = { ...given, ...activation, tokens: count };
-      return { shape: shapeName(text, layer), ...layer };
-    });
-  });
+/** Keeps the results of one layer; what is wrong with it ends it. */
+async function runLayer(
+  layer: readonly BenchCase[],
+  options: BenchOptions,
+  keep: (result: BenchResult) => void,
+): Promise<WrongResult | undefined> {
+  try {
+    for await (const result of runBench(layer, options)) keep(result);
+    return undefined;
+  } catch (error) {
+    if (error instanceof WrongResult) return error;
+    throw error;
+  }
+}
+
+function reportWrong({ comparisons, message }: WrongResult, { json, csv }: BenchCommandOptions): void {
+  if (!json && !csv) printComparisons(comparisons);
+  writeError({ code: 'ERR_WRONG_RESULT', message }, json);
+}
+
+function describeStop(finished: number, total: number, out: string | undefined): string {
+  const counted = `stopped with ${finished} of ${total} results finished`;
+  return out === undefined
+    ? `${counted}; with --out FILE they would be kept, and the same command would go on with the rest`
+    : `${counted}, which ${out} holds; the same command goes on with the rest`;
 }

@@ -71,6 +71,13 @@ function addVerify(program: Command, finish: (code: ExitCode) => void): void {
     });
 }
 
+const BENCH_EXAMPLES = `
+Examples:
+  moe-kernels bench --shape mixtral-mini 64,512,256,8,2 --dtype float32,bfloat16
+      two layers in two dtypes, forward and backward together
+  moe-kernels bench --tokens 1,16,512 --threads 1,2 --pass forward --out found.jsonl
+      six results, kept one by one: after Ctrl-C the same command goes on`;
+
 function addBench(program: Command, finish: (code: ExitCode) => void): void {
   program
     .command('bench')
@@ -91,8 +98,14 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
       'numbers of threads of the CPU backend, separated by commas (default: every core)',
     )
     .option('--min-time <seconds>', 'how long to measure each pass', '2')
+    .option(
+      '--out <file>',
+      'add each result to a file of JSON lines; what the file has is not measured again',
+    )
+    .addOption(new Option('--csv', 'CSV instead of a table').default(false).conflicts('json'))
     .addOption(printConfigOption())
     .addOption(jsonOption())
+    .addHelpText('after', BENCH_EXAMPLES)
     .addHelpText('after', EXIT_CODES)
     .action(async options => {
       printConfigWhere(options);

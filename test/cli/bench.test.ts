@@ -250,9 +250,7 @@ describe('the command', () => {
       '--min-time',
       '0.001',
     );
-    expect(stdout).toMatch(
-      /^Held against the reference first\..*\n\nH 16, I 20, E 6, K 2, relu2, cpu \(.+\)\n/,
-    );
+    expect(stdout).toMatch(/^Checked first\..*\n\nH 16, I 20, E 6, K 2, relu2, cpu \(.+\)\n/);
     expect(stdout).toMatch(/\nT24 float32 both ×\d+ {2,}[\d.]+ \([\d.]+–[\d.]+\) {2,}[\d.e-]+ {2,}\d+ %\n$/);
     expect(exitCode).toBe(0);
   });

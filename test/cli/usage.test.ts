@@ -34,6 +34,9 @@ describe('help', () => {
         '--device',
         '--threads',
         '--min-time',
+        '--out',
+        '--csv',
+        'Examples:',
         '--json',
         'T,H,I,E,K',
       ],
@@ -99,6 +102,7 @@ describe('wrong usage is one sentence and exit code 2', () => {
       'bench --activation tanh',
       '--activation: expected one of identity, relu, gelu, gelu_tanh, silu, relu2, swiglu, geglu, geglu_tanh, reglu, swiglu_clamped, got "tanh"',
     ],
+    ['bench --out /nowhere/a.jsonl', '--out: expected a writable file, got /nowhere/a.jsonl (ENOENT)'],
     ['bench --threads 1,0', '--threads: expected an integer from 1 to 1024, got 0'],
     ['bench --tokens 4,0', '--tokens: expected an integer from 1 to 2147483647, got 0'],
     ['bench --threads 0', '--threads: expected an integer from 1 to 1024, got 0'],
@@ -110,7 +114,7 @@ describe('wrong usage is one sentence and exit code 2', () => {
     expect(await run(...args)).toEqual({ exitCode: 2, stdout: '', stderr: `moe-kernels: ${sentence}\n` });
   });
 
-  test.each(['bench --pass sideways', 'verify', 'verify x --device tpu'])('%s --json', async line => {
+  test.each(['bench --pass sideways', 'bench --csv', 'verify', 'verify x --device tpu'])('%s --json', async line => {
     const { exitCode, stdout, stderr } = await run(...line.split(' '), '--json');
     const error = { code: 'ERR_INVALID_ARGUMENT', message: expect.any(String) };
     expect(jsonLines(stderr)).toEqual([{ error }]);

@@ -1,0 +1,94 @@
+// `moe-kernels bench` over many cases: results kept in a file, a campaign that goes on, what is printed.
+
+import { spawn as spawnProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
+import { afterAll, expect, test } from 'vitest';
+import type { BenchResult } from '../../bench/result.ts';
+import { getThreads, setThreads } from '../../src/index.ts';
+import { jsonLines, MAIN, run } from './support/command.ts';
+import { temporaryFiles } from './support/safetensors.ts';
+
+const { folder, write } = temporaryFiles();
+const threads = getThreads();
+afterAll(() => setThreads(threads));
+
+const SMALL = ['bench', '--shape', '4,16,20,6,2', '--threads', '1', '--min-time', '0.001'];
+const read = (path: string) => jsonLines<BenchResult>(readFileSync(path, 'utf8'));
+const dates = (results: readonly BenchResult[]) => results.map(({ date }) => date);
+
+test('what a file has is shown, and not measured again', async () => {
+  const out = join(folder, 'resumed.jsonl');
+  const first = await run(...SMALL, '--pass', 'forward', '--out', out, '--json');
+  expect(jsonLines(first.stdout)).toEqual(read(out));
+  const second = await run(...SMALL, '--pass', 'forward,backward', '--out', out, '--json');
+  expect([first.exitCode, second.exitCode]).toEqual([0, 0]);
+  expect(jsonLines(second.stdout)).toEqual(read(out));
+  expect(read(out).map(({ pass }) => pass)).toEqual(['forward', 'backward']);
+  expect(dates(read(out))[0]).toBe(jsonLines(first.stdout)[0]!.date);
+});
+
+test.each(['processor', 'version', 'instructionSet'])(
+  'a result of another %s counts for nothing',
+  async field => {
+    const out = join(folder, `${field}.jsonl`);
+    await run(...SMALL, '--out', out);
+    const other = { ...read(out)[0]!, [field]: 'another' };
+    // Nor does it matter that the last line was left without its end.
+    write(`${field}.jsonl`, Buffer.from(JSON.stringify(other)));
+    const { stdout } = await run(...SMALL, '--out', out, '--json');
+    expect(read(out)).toEqual([other, ...jsonLines(stdout)]);
+    expect(jsonLines(stdout)).toHaveLength(1);
+  },
+);
+
+test.each([
+  ['not JSON', 'nonsense', 'got "nonsense"'],
+  ['another object', '{"shape":"a"}', 'got undefined as dtype'],
+])('a file with a line that is %s is left as it is', async (name, line, got) => {
+  const path = write(`${name}.jsonl`, Buffer.from(`${line}\n`));
+  const { exitCode, stdout, stderr } = await run(...SMALL, '--out', path);
+  const sentence = `moe-kernels: --out: line 1 of ${path}: expected a result of moe-kernels bench, ${got}\n`;
+  expect([exitCode, stdout, stderr]).toEqual([2, '', sentence]);
+  expect(readFileSync(path, 'utf8')).toBe(`${line}\n`);
+});
+
+test('Ctrl-C keeps what is finished and says how to go on', async () => {
+  const out = join(folder, 'stopped.jsonl');
+  const args = ['--import', 'tsx', MAIN, ...SMALL, '--pass', 'forward,both', '--min-time', '1', '--out', out];
+  const child = spawnProcess(process.execPath, args);
+  let stderr = '';
+  child.stderr.on('data', text => {
+    stderr += text;
+  });
+  while (!existsSync(out) || readFileSync(out, 'utf8') === '') await setTimeout(20);
+  child.kill('SIGINT');
+  const [exitCode] = await once(child, 'close');
+  expect(stderr).toBe(
+    `moe-kernels: stopped with 1 of 2 results finished, which ${out} holds; the same command goes on with the rest\n`,
+  );
+  expect([exitCode, read(out).length]).toEqual([130, 1]);
+});
+
+test('CSV has a header, quotes what has commas, and ends lines as RFC 4180 says', async () => {
+  const { exitCode, stdout, stderr } = await run(...SMALL, '--pass', 'forward,both', '--csv');
+  expect([exitCode, stderr]).toEqual([0, '']);
+  const lines = stdout.split('\r\n');
+  expect(lines).toHaveLength(4);
+  expect(lines[0]).toMatch(/^shape,dtype,device,pass,threads,tf32,medianMs,.*,date$/);
+  expect(lines[1]).toMatch(/^"4,16,20,6,2",float32,cpu,forward,1,,[\d.]+,/);
+});
+
+test('the widest table fits 80 columns', async () => {
+  const out = join(folder, 'wide.jsonl');
+  const wide = [...SMALL, '--tokens', '4', '--dtype', 'bfloat16', '--pass', 'backward', '--out', out];
+  await run(...wide);
+  const slow = { medianMs: 12345.6, lowMs: 12222.2, highMs: 12444.4, tokens: 65536, tflops: 1.23e-7 };
+  const shape = '65536,16,20,6,2';
+  write('wide.jsonl', Buffer.from(JSON.stringify({ ...read(out)[0]!, ...slow, shape, threads: 128 })));
+  const { stdout } = await run(...wide, '--shape', shape, '--tokens', '65536', '--threads', '128');
+  expect(stdout).toContain('T65536 bfloat16 backward ×128  12346 (12222–12444)  1.23e-7');
+  expect(stdout.split('\n').filter(line => line.length > 80)).toEqual([]);
+});
