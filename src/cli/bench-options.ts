@@ -21,6 +21,8 @@ export interface BenchCommandOptions {
   threads?: string;
   minTime: string;
   out?: string;
+  baseline?: string;
+  tolerance: string;
   csv: boolean;
   json: boolean;
 }

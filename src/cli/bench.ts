@@ -3,9 +3,12 @@
 import { type BenchCase, caseKey, groupByLayer } from '../../bench/campaign.ts';
 import { processorName } from '../../bench/processor.ts';
 import type { BenchResult } from '../../bench/result.ts';
-import { ResultFile } from '../../bench/result-file.ts';
+import { ResultFile, readResults } from '../../bench/result-file.ts';
 import { type BenchOptions, checkLayerFits, runBench, WrongResult } from '../../bench/run.ts';
+import { besideBaseline, type ComparedResult } from '../../bench/verdict.ts';
+import { checkNotNegative } from '../check.ts';
 import { backendInfo, setFloat32Matmul } from '../device.ts';
+import { badArgument } from '../errors.ts';
 import { packageVersion } from '../package.ts';
 import { type BenchCommandOptions, parseCases } from './bench-options.ts';
 import { printResults } from './bench-output.ts';
@@ -18,6 +21,7 @@ const INTERRUPTED = 130;
 export async function bench(options: BenchCommandOptions): Promise<ExitCode> {
   const cases = parseCases(options);
   const minTimeMs = 1000 * checkPositive('--min-time', options.minTime);
+  const compare = comparison(options);
   const file = options.out === undefined ? undefined : new ResultFile('--out', options.out);
   const results = new Map(file?.results.filter(isOfThisMachine).map(result => [caseKey(result), result]));
   const pending = cases.filter(one => !results.has(caseKey(one)));
@@ -27,12 +31,12 @@ export async function bench(options: BenchCommandOptions): Promise<ExitCode> {
 
   const { json } = options;
   const progress = new BenchProgress(pending.length, process.stderr.isTTY && !json);
-  const finished = () => cases.flatMap(one => results.get(caseKey(one)) ?? []);
+  const finished = () => cases.flatMap(one => results.get(caseKey(one)) ?? []).map(compare);
   const keep = (result: BenchResult) => {
     file?.append(result);
     results.set(caseKey(result), result);
     progress.finishOne();
-    if (json) printJson(result);
+    if (json) printJson(compare(result));
   };
   const show = () => {
     progress.hide();
@@ -57,11 +61,28 @@ export async function bench(options: BenchCommandOptions): Promise<ExitCode> {
       reportWrong(error, options);
     }
     show();
-    return exitCode;
+    return finished().some(({ baseline }) => baseline?.verdict === 'slower') ? 1 : exitCode;
   } finally {
     progress.hide();
     process.off('SIGINT', stop);
   }
+}
+
+/** Sets a result beside that of the same case in the baseline. */
+function comparison({
+  baseline: path,
+  tolerance,
+}: BenchCommandOptions): (now: BenchResult) => ComparedResult {
+  const share = checkNotNegative('--tolerance', Number(tolerance)) / 100;
+  if (path === undefined) return now => now;
+  const before = readResults('--baseline', path);
+  const other = before.find(({ processor }) => processor !== processorName());
+  if (other !== undefined) {
+    const expected = `results of this processor, ${processorName()}`;
+    throw badArgument('ERR_UNSUPPORTED', '--baseline', expected, `those of ${other.processor} in ${path}`);
+  }
+  const byKey = new Map(before.map(result => [caseKey(result), result]));
+  return now => besideBaseline(now, byKey.get(caseKey(now)), share);
 }
 
 /** Results of another version, or of another machine, say nothing about this one. */

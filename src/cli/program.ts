@@ -102,6 +102,8 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
       '--out <file>',
       'add each result to a file of JSON lines; what the file has is not measured again',
     )
+    .option('--baseline <file>', 'an earlier --out file to compare with; exits with 1 if anything is slower')
+    .option('--tolerance <percent>', 'how much longer than in the baseline still is the same', '5')
     .addOption(new Option('--csv', 'CSV instead of a table').default(false).conflicts('json'))
     .addOption(printConfigOption())
     .addOption(jsonOption())

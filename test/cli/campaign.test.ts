@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { afterAll, expect, test } from 'vitest';
 import type { BenchResult } from '../../bench/result.ts';
+import type { ComparedResult } from '../../bench/verdict.ts';
 import { getThreads, setThreads } from '../../src/index.ts';
 import { jsonLines, MAIN, run } from './support/command.ts';
 import { temporaryFiles } from './support/safetensors.ts';
@@ -77,7 +78,9 @@ test('CSV has a header, quotes what has commas, and ends lines as RFC 4180 says'
   expect([exitCode, stderr]).toEqual([0, '']);
   const lines = stdout.split('\r\n');
   expect(lines).toHaveLength(4);
-  expect(lines[0]).toMatch(/^shape,dtype,device,pass,threads,tf32,medianMs,.*,date$/);
+  expect(lines[0]).toMatch(
+    /^shape,dtype,device,pass,threads,tf32,medianMs,.*,date,baselineMedianMs,baselineRatio,baselineVerdict$/,
+  );
   expect(lines[1]).toMatch(/^"4,16,20,6,2",float32,cpu,forward,1,,[\d.]+,/);
 });
 
@@ -88,7 +91,56 @@ test('the widest table fits 80 columns', async () => {
   const slow = { medianMs: 12345.6, lowMs: 12222.2, highMs: 12444.4, tokens: 65536, tflops: 1.23e-7 };
   const shape = '65536,16,20,6,2';
   write('wide.jsonl', Buffer.from(JSON.stringify({ ...read(out)[0]!, ...slow, shape, threads: 128 })));
-  const { stdout } = await run(...wide, '--shape', shape, '--tokens', '65536', '--threads', '128');
+  const args = [...wide, '--shape', shape, '--tokens', '65536', '--threads', '128', '--baseline', out];
+  const { stdout } = await run(...args);
   expect(stdout).toContain('T65536 bfloat16 backward ×128  12346 (12222–12444)  1.23e-7');
   expect(stdout.split('\n').filter(line => line.length > 80)).toEqual([]);
+});
+
+/** A file with what was just measured, as if it had taken `factor` times as long. */
+async function earlier(name: string, factor: number, changes: Partial<BenchResult> = {}) {
+  const out = join(folder, `${name}.jsonl`);
+  await run(...SMALL, '--out', out);
+  const [result] = read(out);
+  const { medianMs, lowMs, highMs } = result!;
+  const times = { medianMs: factor * medianMs, lowMs: factor * lowMs, highMs: factor * highMs };
+  write(`${name}-before.jsonl`, Buffer.from(`${JSON.stringify({ ...result, ...times, ...changes })}\n`));
+  return [...SMALL, '--out', out, '--baseline', join(folder, `${name}-before.jsonl`)];
+}
+
+test.each([
+  ['faster', 100, 0],
+  ['slower', 0.01, 1],
+  ['same', 1, 0],
+])('beside a baseline: %s', async (verdict, factor, exitCode) => {
+  const args = await earlier(verdict, factor);
+  const json = await run(...args, '--json');
+  const [{ medianMs, baseline }] = jsonLines<ComparedResult>(json.stdout) as [ComparedResult];
+  expect(baseline).toEqual({ medianMs: factor * medianMs, ratio: expect.closeTo(1 / factor), verdict });
+  expect(json.exitCode).toBe(exitCode);
+  expect((await run(...args)).stdout).toMatch(
+    new RegExp(`floor +baseline *\n.* %  +[\\d.]+ ${verdict} *\n$`),
+  );
+  expect((await run(...args, '--csv')).stdout).toMatch(new RegExp(`,${verdict}\r\n$`));
+});
+
+test('the tolerance is the caller’s', async () => {
+  const args = await earlier('tolerant', 0.01);
+  expect((await run(...args, '--tolerance', '20000')).exitCode).toBe(0);
+});
+
+test('a case that the baseline has not is shown without a verdict', async () => {
+  const args = await earlier('another', 0.01, { pass: 'forward' });
+  const { exitCode, stdout } = await run(...args, '--json');
+  expect(exitCode).toBe(0);
+  expect(jsonLines(stdout)[0]).not.toHaveProperty('baseline');
+});
+
+test('a baseline of another processor is refused', async () => {
+  const args = await earlier('foreign', 1, { processor: 'Abacus 1' });
+  const { exitCode, stdout, stderr } = await run(...args);
+  expect([exitCode, stdout]).toEqual([2, '']);
+  expect(stderr).toMatch(
+    /^moe-kernels: --baseline: expected results of this processor, .+, got those of Abacus 1 in .+\n$/,
+  );
 });

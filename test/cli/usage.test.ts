@@ -36,6 +36,8 @@ describe('help', () => {
         '--min-time',
         '--out',
         '--csv',
+        '--baseline',
+        '--tolerance',
         'Examples:',
         '--json',
         'T,H,I,E,K',
@@ -102,6 +104,11 @@ describe('wrong usage is one sentence and exit code 2', () => {
       'bench --activation tanh',
       '--activation: expected one of identity, relu, gelu, gelu_tanh, silu, relu2, swiglu, geglu, geglu_tanh, reglu, swiglu_clamped, got "tanh"',
     ],
+    ['bench --tolerance -1', '--tolerance: expected a number ≥ 0, got -1'],
+    [
+      'bench --baseline /nowhere/a.jsonl',
+      '--baseline: expected a readable file, got /nowhere/a.jsonl (ENOENT)',
+    ],
     ['bench --out /nowhere/a.jsonl', '--out: expected a writable file, got /nowhere/a.jsonl (ENOENT)'],
     ['bench --threads 1,0', '--threads: expected an integer from 1 to 1024, got 0'],
     ['bench --tokens 4,0', '--tokens: expected an integer from 1 to 2147483647, got 0'],
@@ -114,12 +121,15 @@ describe('wrong usage is one sentence and exit code 2', () => {
     expect(await run(...args)).toEqual({ exitCode: 2, stdout: '', stderr: `moe-kernels: ${sentence}\n` });
   });
 
-  test.each(['bench --pass sideways', 'bench --csv', 'verify', 'verify x --device tpu'])('%s --json', async line => {
-    const { exitCode, stdout, stderr } = await run(...line.split(' '), '--json');
-    const error = { code: 'ERR_INVALID_ARGUMENT', message: expect.any(String) };
-    expect(jsonLines(stderr)).toEqual([{ error }]);
-    expect([exitCode, stdout]).toEqual([2, '']);
-  });
+  test.each(['bench --pass sideways', 'bench --csv', 'verify', 'verify x --device tpu'])(
+    '%s --json',
+    async line => {
+      const { exitCode, stdout, stderr } = await run(...line.split(' '), '--json');
+      const error = { code: 'ERR_INVALID_ARGUMENT', message: expect.any(String) };
+      expect(jsonLines(stderr)).toEqual([{ error }]);
+      expect([exitCode, stdout]).toEqual([2, '']);
+    },
+  );
 
   test('a device that this build has not', async () => {
     const { exitCode, stderr } = await run('bench', '--device', 'cuda:0', '--json');
