@@ -10,7 +10,7 @@ import { checkNotNegative } from '../check.ts';
 import { backendInfo, setFloat32Matmul } from '../device.ts';
 import { badArgument } from '../errors.ts';
 import { packageVersion } from '../package.ts';
-import { type BenchCommandOptions, parseCases } from './bench-options.ts';
+import { type BenchCommandOptions, parseCases, withPlan } from './bench-options.ts';
 import { printResults } from './bench-output.ts';
 import { BenchProgress } from './bench-progress.ts';
 import { checkPositive } from './option-values.ts';
@@ -18,9 +18,14 @@ import { type ExitCode, printComparisons, printJson, writeError } from './output
 
 const INTERRUPTED = 130;
 
-export async function bench(options: BenchCommandOptions): Promise<ExitCode> {
-  const cases = parseCases(options);
-  const minTimeMs = 1000 * checkPositive('--min-time', options.minTime);
+/** @param isGiven whether an option stands on the command line, and so overrides the plan */
+export async function bench(
+  given: BenchCommandOptions,
+  isGiven: (option: string) => boolean,
+): Promise<ExitCode> {
+  const { options, nameOf } = withPlan(given, isGiven);
+  const cases = parseCases(options, nameOf);
+  const minTimeMs = 1000 * checkPositive(nameOf('minTime'), options.minTime);
   const compare = comparison(options);
   const file = options.out === undefined ? undefined : new ResultFile('--out', options.out);
   const results = new Map(file?.results.filter(isOfThisMachine).map(result => [caseKey(result), result]));

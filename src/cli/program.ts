@@ -99,6 +99,10 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
     )
     .option('--min-time <seconds>', 'how long to measure each pass', '2')
     .option(
+      '--plan <file>',
+      'JSON or YAML with any of shape, activation, tokens, dtype, pass, device, threads, minTime; options override it',
+    )
+    .option(
       '--out <file>',
       'add each result to a file of JSON lines; what the file has is not measured again',
     )
@@ -109,10 +113,10 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
     .addOption(jsonOption())
     .addHelpText('after', BENCH_EXAMPLES)
     .addHelpText('after', EXIT_CODES)
-    .action(async options => {
+    .action(async (options, command) => {
       printConfigWhere(options);
       const { bench } = await import('./bench.ts');
-      finish(await bench(options));
+      finish(await bench(options, option => command.getOptionValueSource(option) === 'cli'));
     });
 }
 

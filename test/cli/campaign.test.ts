@@ -144,3 +144,59 @@ test('a baseline of another processor is refused', async () => {
     /^moe-kernels: --baseline: expected results of this processor, .+, got those of Abacus 1 in .+\n$/,
   );
 });
+
+const YAML_PLAN = `
+shape: [ "4,16,20,6,2", "5,3,7,4,4" ]
+tokens: [3, 2]
+dtype: bfloat16
+pass: [forward]
+threads: 1
+minTime: 0.001
+`;
+const JSON_PLAN = JSON.stringify({
+  ...{ shape: ['4,16,20,6,2', '5,3,7,4,4'], tokens: [3, 2], dtype: ['bfloat16'], pass: 'forward' },
+  ...{ threads: [1], minTime: 0.001 },
+});
+
+test.each([
+  ['YAML', YAML_PLAN],
+  ['JSON', JSON_PLAN],
+])('a plan in %s, and options that override it', async (form, text) => {
+  const plan = write(`plan-${form}`, Buffer.from(text));
+  const shown = async (...options: string[]) => {
+    const { exitCode, stdout, stderr } = await run('bench', '--plan', plan, '--json', ...options);
+    expect([exitCode, stderr]).toEqual([0, '']);
+    return jsonLines<BenchResult>(stdout).map(({ shape, dtype, pass }) => `${shape} ${dtype} ${pass}`);
+  };
+  expect(await shown()).toEqual(
+    ['3,16,20,6,2', '2,16,20,6,2', '3,3,7,4,4', '2,3,7,4,4'].map(shape => `${shape} bfloat16 forward`),
+  );
+  expect(await shown('--shape', '4,16,20,6,2', '--tokens', '1', '--pass', 'both')).toEqual([
+    '1,16,20,6,2 bfloat16 both',
+  ]);
+});
+
+const KEYS = 'shape, activation, tokens, dtype, pass, device, threads, minTime';
+test.each([
+  ['shapes: mixtral-mini', `: expected only the keys ${KEYS}, got "shapes"`],
+  ['tokens: "16"', ': tokens: expected a number or a list of them, got "16"'],
+  ['tokens: [1, two]', ': tokens: expected a number or a list of them, got an array of length 2'],
+  ['dtype: []', ': dtype: expected a string or a list of them, got []'],
+  ['minTime: [1]', ': minTime: expected a number, got [1]'],
+  ['minTime: 0', ': minTime: expected a positive number, got "0"'],
+  ['tokens: [1, 0]', ': tokens: expected an integer from 1 to 2147483647, got 0'],
+  ['device: tpu', ': device: expected cpu or cuda:N, got "tpu"'],
+  ['- mixtral-mini', ': expected an object, got an array of length 1'],
+  ['', ': expected an object, got null'],
+  ['pass: both\npass: forward', ': expected JSON or YAML, got Map keys must be unique (at character 11)'],
+])('a plan that says %j is refused by the file’s name', async (text, sentence) => {
+  const plan = write('bad-plan.yaml', Buffer.from(text));
+  const stderr = `moe-kernels: ${plan}${sentence}\n`;
+  expect(await run('bench', '--plan', plan)).toEqual({ exitCode: 2, stdout: '', stderr });
+});
+
+test('a plan that is not there', async () => {
+  const { exitCode, stderr } = await run('bench', '--plan', '/nowhere/plan.yaml');
+  const sentence = '--plan: expected a readable file, got /nowhere/plan.yaml (ENOENT)';
+  expect([exitCode, stderr]).toEqual([2, `moe-kernels: ${sentence}\n`]);
+});

@@ -36,6 +36,7 @@ describe('help', () => {
         '--min-time',
         '--out',
         '--csv',
+        '--plan',
         '--baseline',
         '--tolerance',
         'Examples:',
