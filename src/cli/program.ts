@@ -112,7 +112,10 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
     .addOption(printConfigOption())
     .addOption(jsonOption())
     .addHelpText('after', BENCH_EXAMPLES)
-    .addHelpText('after', EXIT_CODES)
+    .addHelpText(
+      'after',
+      `${EXIT_CODES}\n  130  stopped by Ctrl-C\nWith --baseline 1 also says that something is slower.`,
+    )
     .action(async (options, command) => {
       printConfigWhere(options);
       const { bench } = await import('./bench.ts');

@@ -73,6 +73,19 @@ test('Ctrl-C keeps what is finished and says how to go on', async () => {
   expect([exitCode, read(out).length]).toEqual([130, 1]);
 });
 
+test('on a terminal says which case runs and how many are finished, but not among JSON', async () => {
+  const { isTTY } = process.stderr;
+  process.stderr.isTTY = true;
+  try {
+    const { stderr } = await run(...SMALL, '--pass', 'forward,both');
+    expect(stderr).toContain('0/2, ? left: 4,16,20,6,2 T4 float32 forward cpu 1 thread');
+    expect(stderr).toMatch(/1\/2, \d+s left: 4,16,20,6,2 T4 float32 both cpu 1 thread/);
+    expect((await run(...SMALL, '--json')).stderr).toBe('');
+  } finally {
+    process.stderr.isTTY = isTTY;
+  }
+});
+
 test('CSV has a header, quotes what has commas, and ends lines as RFC 4180 says', async () => {
   const { exitCode, stdout, stderr } = await run(...SMALL, '--pass', 'forward,both', '--csv');
   expect([exitCode, stderr]).toEqual([0, '']);
