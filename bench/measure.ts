@@ -1,5 +1,6 @@
 // Times a call: warm-up first, then again and again until enough time has passed for a steady median.
 
+import { setImmediate } from 'node:timers/promises';
 import { ascending, estimateMedian, FEWEST_VALUES, quantile } from './statistics.ts';
 
 /** Of repeated runs. */
@@ -31,10 +32,10 @@ export interface Measured {
 
 const WARM_UP_RUNS = 2;
 
-export function measure(
+export async function measure(
   { prepare, run, clear }: Measured,
   { minTimeMs = 2000, minRuns = FEWEST_VALUES }: MeasureOptions = {},
-): Timing {
+): Promise<Timing> {
   const once = () => {
     prepare();
     const start = performance.now();
@@ -45,8 +46,24 @@ export function measure(
   };
   for (let i = 0; i < WARM_UP_RUNS; i++) once();
   const times: number[] = [];
-  for (let total = 0; total < minTimeMs || times.length < minRuns; total += times.at(-1)!) times.push(once());
+  let turned = Number.NEGATIVE_INFINITY;
+  for (let total = 0; total < minTimeMs || times.length < minRuns; total += times.at(-1)!) {
+    if (performance.now() - turned > TURN_MS) {
+      await letSignalsIn();
+      turned = performance.now();
+    }
+    times.push(once());
+  }
   return timingOf(times);
+}
+
+/** How long Ctrl-C waits at most, but for a single run. */
+const TURN_MS = 100;
+
+/** Two turns of the event loop, for the first may begin after the point where signals are taken. */
+export async function letSignalsIn(): Promise<void> {
+  await setImmediate();
+  await setImmediate();
 }
 
 /** @param times at least {@link FEWEST_VALUES} */

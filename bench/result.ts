@@ -1,18 +1,10 @@
 // What is known of one benchmark once it was measured: a line of a campaign's file, a row of a table, a point of a chart.
 
-import type { FloatDType } from '../src/dtype.ts';
-import type { DeviceName } from '../src/tensor.ts';
+import type { BenchCase } from './campaign.ts';
 import type { Ceilings } from './ceilings.ts';
 import type { Timing } from './measure.ts';
-import type { LayerShape, Pass } from './shapes.ts';
 
-export interface BenchResult extends LayerShape, Timing, Partial<Ceilings> {
-  /** What the shape is called. */
-  readonly shape: string;
-  readonly dtype: FloatDType;
-  readonly device: DeviceName;
-  readonly pass: Pass;
-  readonly threads: number;
+export interface BenchResult extends BenchCase, Timing, Partial<Ceilings> {
   /** Floating-point operations of the experts' matmuls. */
   readonly flops: number;
   /** Bytes that cannot be avoided. */

@@ -1,27 +1,23 @@
-// One benchmark: a workload made, checked against the reference, then timed, pass by pass.
+// The cases of one layer: a workload made, then with each number of threads checked against the reference and timed, pass by pass.
 
 import type { Comparison } from '../src/compare.ts';
-import { backendInfo, synchronize, trimMemory } from '../src/device.ts';
-import { DTYPES, type FloatDType } from '../src/dtype.ts';
+import { backendInfo, setThreads, synchronize, trimMemory } from '../src/device.ts';
+import { DTYPES } from '../src/dtype.ts';
 import type { MoeGradients } from '../src/ops/moe.ts';
 import { packageVersion } from '../src/package.ts';
-import type { DeviceName } from '../src/tensor.ts';
-import { floorMs, measureCeilings } from './ceilings.ts';
+import { type BenchCase, groupBy } from './campaign.ts';
+import { type Ceilings, floorMs, measureCeilings } from './ceilings.ts';
 import { checkWorkload } from './check.ts';
-import { type Measured, type MeasureOptions, measure } from './measure.ts';
+import { letSignalsIn, type Measured, type MeasureOptions, measure, type Timing } from './measure.ts';
 import { checkMemory } from './memory.ts';
 import { processorName } from './processor.ts';
 import type { BenchResult } from './result.ts';
-import { bytes, flops, type LayerShape, type Pass } from './shapes.ts';
+import { bytes, flops, type Pass } from './shapes.ts';
 import { disposeForward, disposeGradients, Workload, type WorkloadForward } from './workload.ts';
 
 export interface BenchOptions extends MeasureOptions {
-  /** What results call the shape. */
-  readonly name: string;
-  readonly shape: LayerShape;
-  readonly dtype: FloatDType;
-  readonly device: DeviceName;
-  readonly passes: readonly Pass[];
+  /** Called before each case is checked or measured. */
+  readonly onCase?: (next: BenchCase) => void;
 }
 
 /** A result that is not right is not worth timing. */
@@ -39,37 +35,67 @@ export class WrongResult extends Error {
   }
 }
 
+/** @throws MoeError ERR_OUT_OF_MEMORY if the layer that the cases share would not fit */
+export function checkLayerFits(cases: readonly BenchCase[]): void {
+  checkMemory(cases[0]!, needsBackward(cases));
+}
+
 /**
- * Yields a result for each pass, once the workload's outputs have been found right.
+ * Yields the results of cases that share a layer, each once the layer's outputs have been found right.
  * @throws WrongResult if they are not; MoeError, ERR_OUT_OF_MEMORY among them if the layer would not fit
  */
-export async function* runBench(options: BenchOptions): AsyncGenerator<BenchResult> {
-  const { name, shape, dtype, device, passes } = options;
-  const backward = passes.some(pass => pass !== 'forward');
-  checkMemory(shape, backward);
-  using workload = new Workload(shape, dtype, device);
-  const comparisons = await checkWorkload(workload, backward);
+export async function* runBench(
+  cases: readonly BenchCase[],
+  options: BenchOptions = {},
+): AsyncGenerator<BenchResult> {
+  checkLayerFits(cases);
+  const { dtype, device } = cases[0]!;
+  using workload = new Workload(cases[0]!, dtype, device);
+  for (const group of groupBy(cases, ({ threads }) => threads)) {
+    setThreads(group[0]!.threads);
+    options.onCase?.(group[0]!);
+    await letSignalsIn();
+    await checkResult(workload, group);
+    const ceilings = device === 'cpu' ? measureCeilings(dtype) : undefined;
+    trimMemory();
+    const expertLoad = loadOfExperts(workload);
+    for (const one of group) {
+      options.onCase?.(one);
+      const timing = await measure(measuredPass(workload, one.pass), options);
+      yield resultOf(one, timing, ceilings, expertLoad);
+    }
+  }
+}
+
+function needsBackward(cases: readonly BenchCase[]): boolean {
+  return cases.some(({ pass }) => pass !== 'forward');
+}
+
+async function checkResult(workload: Workload, cases: readonly BenchCase[]): Promise<void> {
+  const comparisons = await checkWorkload(workload, needsBackward(cases));
   if (!comparisons.every(({ holds }) => holds)) throw new WrongResult(comparisons);
   trimMemory();
-  const ceilings = device === 'cpu' ? measureCeilings(dtype) : undefined;
-  trimMemory();
-  const expertLoad = loadOfExperts(workload);
+}
+
+function resultOf(
+  one: BenchCase,
+  timing: Timing,
+  ceilings: Ceilings | undefined,
+  expertLoad: readonly number[],
+): BenchResult {
+  const { shape, dtype, device, pass, threads, tf32, ...layer } = one;
   const touchedExperts = expertLoad.filter(rows => rows > 0).length;
-  for (const pass of passes) {
-    const timing = measure(measuredPass(workload, pass), options);
-    const { threads, instructionSet } = backendInfo();
-    const elementBytes = DTYPES[dtype].bytes;
-    const cost = { flops: flops(shape, pass), bytes: bytes(shape, pass, elementBytes, touchedExperts) };
-    yield {
-      ...{ shape: name, dtype, device, pass, threads },
-      ...timing,
-      ...{ ...cost, tflops: cost.flops / (timing.medianMs * 1e9) },
-      ...(ceilings && { floorMs: floorMs(cost, ceilings), ...ceilings }),
-      ...shape,
-      ...{ expertLoad, instructionSet, processor: processorName(), version: packageVersion() },
-      date: new Date().toISOString(),
-    };
-  }
+  const cost = { flops: flops(one, pass), bytes: bytes(one, pass, DTYPES[dtype].bytes, touchedExperts) };
+  return {
+    ...{ shape, dtype, device, pass, threads, ...(tf32 && { tf32 }) },
+    ...timing,
+    ...{ ...cost, tflops: cost.flops / (timing.medianMs * 1e9) },
+    ...(ceilings && { floorMs: floorMs(cost, ceilings), ...ceilings }),
+    ...layer,
+    ...{ expertLoad, instructionSet: backendInfo().instructionSet },
+    ...{ processor: processorName(), version: packageVersion() },
+    date: new Date().toISOString(),
+  };
 }
 
 function loadOfExperts(workload: Workload): number[] {

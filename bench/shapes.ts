@@ -18,9 +18,11 @@ export const PASSES = ['forward', 'backward', 'both'] as const;
 /** `both` is a forward pass that saves for the backward pass, and that. */
 export type Pass = (typeof PASSES)[number];
 
+const DEFAULT_ACTIVATION: Activation = 'swiglu';
+
 function layerShape(
   [tokens, hidden, intermediate, experts, topK]: readonly [number, number, number, number, number],
-  activation: Activation = 'swiglu',
+  activation = DEFAULT_ACTIVATION,
 ): LayerShape {
   return { tokens, hidden, intermediate, experts, topK, activation };
 }
@@ -38,7 +40,7 @@ export const SHAPES: Readonly<Record<string, LayerShape>> = {
  * @throws MoeError ERR_INVALID_ARGUMENT
  */
 export function parseShape(name: string, text: string): LayerShape {
-  if (Object.hasOwn(SHAPES, text)) return SHAPES[text]!;
+  if (isNamed(text)) return SHAPES[text]!;
   const parts = text.split(',');
   if (parts.length !== 5 || !parts.every(part => /^\d+$/.test(part))) {
     const expected = `${Object.keys(SHAPES).join(', ')} or five integers T,H,I,E,K`;
@@ -50,6 +52,20 @@ export function parseShape(name: string, text: string): LayerShape {
   const [tokens, hidden, intermediate, experts, topK] = sizes as [number, number, number, number, number];
   checkInteger(`${name} K`, topK, 1, experts);
   return layerShape([tokens, hidden, intermediate, experts, topK]);
+}
+
+/** What a shape is called: its own name, or its sizes. */
+export function shapeName(text: string, { tokens, hidden, intermediate, experts, topK }: LayerShape): string {
+  return isNamed(text) ? text : [tokens, hidden, intermediate, experts, topK].join();
+}
+
+/** The activation of the shape of that name, unless it is given another. */
+export function ownActivation(name: string): Activation {
+  return isNamed(name) ? SHAPES[name]!.activation : DEFAULT_ACTIVATION;
+}
+
+export function isNamed(name: string): boolean {
+  return Object.hasOwn(SHAPES, name);
 }
 
 /** Elements of all the experts' weights. */

@@ -34,14 +34,15 @@ export const FEWEST_VALUES = 6;
 export function estimateMedian(values: readonly number[]): Estimate {
   const sorted = ascending(values);
   const n = sorted.length;
-  // `tail` is the probability that at most `skipped` values lie below the true median, `term` that just so many do.
+  // `tail` is the probability that at most `skipped` values lie below the true median; that just so many more do is `next`, of which
+  // the logarithm is kept, for 2^−n is no number of a thousand values.
   let skipped = 0;
-  let term = 2 ** -n;
-  let tail = term;
-  while (tail + (term * (n - skipped)) / (skipped + 1) <= (1 - CONFIDENCE) / 2) {
-    term *= (n - skipped) / (skipped + 1);
-    tail += term;
+  let tail = 2 ** -n;
+  let logNext = Math.log(n) - n * Math.LN2;
+  while (tail + Math.exp(logNext) <= (1 - CONFIDENCE) / 2) {
+    tail += Math.exp(logNext);
     skipped++;
+    logNext += Math.log((n - skipped) / (skipped + 1));
   }
   return { median: quantile(sorted, 0.5), low: sorted[skipped]!, high: sorted[n - 1 - skipped]! };
 }

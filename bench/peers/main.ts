@@ -3,7 +3,7 @@
 import { availableParallelism } from 'node:os';
 import { Command, CommanderError, Option } from 'commander';
 import { checkInteger } from '../../src/check.ts';
-import { checkPositive, parseList } from '../../src/cli/option-values.ts';
+import { checkPositive, parseCounts, parseList } from '../../src/cli/option-values.ts';
 import { type ExitCode, printJson, printLine, reportError } from '../../src/cli/output.ts';
 import { FLOAT_DTYPES } from '../../src/dtype.ts';
 import { badArgument } from '../../src/errors.ts';
@@ -122,7 +122,7 @@ function presentPeers({ peers: asked, python, ggml: ggmlSource, json }: Options)
 }
 
 function parseShapes({ shape: texts, tokens }: Options): [string, LayerShape][] {
-  const counts = tokens?.split(',').map(text => checkInteger('--tokens', Number(text), 1));
+  const counts = tokens === undefined ? undefined : parseCounts('--tokens', tokens);
   return texts.flatMap(text => {
     const shape = parseShape('--shape', text);
     const decode = DECODED.includes(text) ? DECODE_TOKENS : [];

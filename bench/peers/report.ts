@@ -1,6 +1,6 @@
 // What a race came to: a table for people, JSON lines for programs.
 
-import { printJson, printLine, printTable } from '../../src/cli/output.ts';
+import { digits, printJson, printLine, printTable } from '../../src/cli/output.ts';
 import type { Task } from './peer.ts';
 import type { LeftOut, Race, RaceResult } from './race.ts';
 
@@ -40,10 +40,4 @@ export function tableRow({ contender, threads, medianMs, p10Ms, p90Ms, ratio }: 
   const times = (value: number) => digits(value, 3, 2);
   const interval = ratio ? `${times(ratio.median)} (${times(ratio.low)} – ${times(ratio.high)})` : '';
   return [contender, `${threads}`, ms(medianMs), `${ms(p10Ms)} – ${ms(p90Ms)}`, interval];
-}
-
-/** Never in powers of ten, which nobody reads in a table. */
-function digits(value: number, count: number, mostDecimals: number): string {
-  const decimals = count - 1 - Math.floor(Math.log10(value));
-  return value.toFixed(Math.min(mostDecimals, Math.max(0, decimals)));
 }

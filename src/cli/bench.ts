@@ -1,85 +1,127 @@
-// `moe-kernels bench`: a layer checked, then timed, for every dtype and pass asked for.
+// `moe-kernels bench`: layers checked, then timed, for every combination of what is asked for.
 
+import { type BenchCase, caseKey, groupByLayer } from '../../bench/campaign.ts';
+import { processorName } from '../../bench/processor.ts';
 import type { BenchResult } from '../../bench/result.ts';
-import { runBench, WrongResult } from '../../bench/run.ts';
-import { type LayerShape, PASSES, parseShape } from '../../bench/shapes.ts';
-import { ACTIVATIONS } from '../activation.ts';
-import { checkInteger, checkOneOf } from '../check.ts';
-import { setFloat32Matmul, setThreads } from '../device.ts';
-import { FLOAT_DTYPES } from '../dtype.ts';
-import { checkDevice, type DeviceName } from '../tensor.ts';
-import { checkPositive, parseList } from './option-values.ts';
-import { type ExitCode, printComparisons, printJson, printLine, printTable, writeError } from './output.ts';
+import { ResultFile, readResults } from '../../bench/result-file.ts';
+import { type BenchOptions, checkLayerFits, runBench, WrongResult } from '../../bench/run.ts';
+import { besideBaseline, type ComparedResult } from '../../bench/verdict.ts';
+import { checkNotNegative } from '../check.ts';
+import { backendInfo, setFloat32Matmul } from '../device.ts';
+import { badArgument } from '../errors.ts';
+import { packageVersion } from '../package.ts';
+import { type BenchCommandOptions, parseCases, withPlan } from './bench-options.ts';
+import { printResults } from './bench-output.ts';
+import { BenchProgress } from './bench-progress.ts';
+import { checkPositive } from './option-values.ts';
+import { type ExitCode, printComparisons, printJson, writeError } from './output.ts';
 
-/** Options as they stand on the command line. */
-export interface BenchCommandOptions {
-  shape: string;
-  activation?: string;
-  dtype: string;
-  pass: string;
-  device: DeviceName;
-  tf32?: boolean;
-  threads?: string;
-  minTime: string;
-  json: boolean;
-}
+const INTERRUPTED = 130;
 
-export async function bench(options: BenchCommandOptions): Promise<ExitCode> {
-  const { device, json } = options;
-  checkDevice('--device', device);
-  const shape = parseLayer(options);
-  const dtypes = parseList('--dtype', options.dtype, FLOAT_DTYPES);
-  const passes = parseList('--pass', options.pass, PASSES);
-  const minTimeMs = 1000 * checkPositive('--min-time', options.minTime);
+/** @param isGiven whether an option stands on the command line, and so overrides the plan */
+export async function bench(
+  given: BenchCommandOptions,
+  isGiven: (option: string) => boolean,
+): Promise<ExitCode> {
+  const { options, nameOf } = withPlan(given, isGiven);
+  const cases = parseCases(options, nameOf);
+  const minTimeMs = 1000 * checkPositive(nameOf('minTime'), options.minTime);
+  const compare = comparison(options);
+  const file = options.out === undefined ? undefined : new ResultFile('--out', options.out);
+  const results = new Map(file?.results.filter(isOfThisMachine).map(result => [caseKey(result), result]));
+  const pending = cases.filter(one => !results.has(caseKey(one)));
+  const layers = groupByLayer(pending);
+  for (const layer of layers) checkLayerFits(layer);
   if (options.tf32) setFloat32Matmul('tf32');
-  if (options.threads !== undefined) setThreads(checkInteger('--threads', Number(options.threads), 1, 1024));
-  const results: BenchResult[] = [];
-  let exitCode: ExitCode = 0;
-  for (const dtype of dtypes) {
-    const run = runBench({ name: options.shape, shape, dtype, device, passes, minTimeMs });
-    if (!(await collect(run, results, json))) exitCode = 1;
-  }
-  if (!json && results.length > 0) printResults(results);
-  return exitCode;
-}
 
-/** Whether the run came to its end; if not, the result was wrong, and that has been said. */
-async function collect(
-  run: AsyncIterable<BenchResult>,
-  results: BenchResult[],
-  json: boolean,
-): Promise<boolean> {
+  const { json } = options;
+  const progress = new BenchProgress(pending.length, process.stderr.isTTY && !json);
+  const finished = () => cases.flatMap(one => results.get(caseKey(one)) ?? []).map(compare);
+  const keep = (result: BenchResult) => {
+    file?.append(result);
+    results.set(caseKey(result), result);
+    progress.finishOne();
+    if (json) printJson(compare(result));
+  };
+  const show = () => {
+    progress.hide();
+    if (!json) printResults(finished(), options);
+  };
+  const stop = () => {
+    show();
+    const message = describeStop(finished().length, cases.length, options.out);
+    writeError({ code: 'ERR_INTERRUPTED', message }, json);
+    process.exit(INTERRUPTED);
+  };
+  if (json) for (const result of finished()) printJson(result);
+  process.once('SIGINT', stop);
   try {
-    for await (const result of run) {
-      if (json) printJson(result);
-      else results.push(result);
+    let exitCode: ExitCode = 0;
+    const onCase = (next: BenchCase) => progress.show(caseKey(next));
+    for (const layer of layers) {
+      const error = await runLayer(layer, { minTimeMs, onCase }, keep);
+      if (error === undefined) continue;
+      exitCode = 1;
+      progress.hide();
+      reportWrong(error, options);
     }
-    return true;
-  } catch (error) {
-    if (!(error instanceof WrongResult)) throw error;
-    if (!json) printComparisons(error.comparisons);
-    writeError({ code: 'ERR_WRONG_RESULT', message: error.message }, json);
-    return false;
+    show();
+    return finished().some(({ baseline }) => baseline?.verdict === 'slower') ? 1 : exitCode;
+  } finally {
+    progress.hide();
+    process.off('SIGINT', stop);
   }
 }
 
-function parseLayer({ shape: text, activation }: BenchCommandOptions): LayerShape {
-  const shape = parseShape('--shape', text);
-  if (activation === undefined) return shape;
-  return { ...shape, activation: checkOneOf('--activation', activation, ACTIVATIONS) };
+/** Sets a result beside that of the same case in the baseline. */
+function comparison({
+  baseline: path,
+  tolerance,
+}: BenchCommandOptions): (now: BenchResult) => ComparedResult {
+  const share = checkNotNegative('--tolerance', Number(tolerance)) / 100;
+  if (path === undefined) return now => now;
+  const before = readResults('--baseline', path);
+  const other = before.find(({ processor }) => processor !== processorName());
+  if (other !== undefined) {
+    const expected = `results of this processor, ${processorName()}`;
+    throw badArgument('ERR_UNSUPPORTED', '--baseline', expected, `those of ${other.processor} in ${path}`);
+  }
+  const byKey = new Map(before.map(result => [caseKey(result), result]));
+  return now => besideBaseline(now, byKey.get(caseKey(now)), share);
 }
 
-function printResults(results: readonly BenchResult[]): void {
-  const { shape, tokens, hidden, intermediate, experts, topK, activation, device, instructionSet } =
-    results[0]!;
-  const sizes = `T ${tokens}, H ${hidden}, I ${intermediate}, E ${experts}, K ${topK}`;
-  printLine(
-    `${shape}: ${sizes}, ${activation}, on ${device} (${instructionSet}); checked against the reference first`,
+/** Results of another version, or of another machine, say nothing about this one. */
+function isOfThisMachine({ processor, version, instructionSet }: BenchResult): boolean {
+  return (
+    processor === processorName() &&
+    version === packageVersion() &&
+    instructionSet === backendInfo().instructionSet
   );
-  const rows = results.map(({ dtype, pass, threads, medianMs, minMs, tflops, floorMs, runs }) => [
-    ...[dtype, pass, `${threads}`, medianMs.toFixed(2), minMs.toFixed(2), tflops.toPrecision(3)],
-    ...[floorMs === undefined ? '–' : `${((100 * floorMs) / medianMs).toFixed(0)} %`, `${runs}`],
-  ]);
-  const head = ['dtype', 'pass', 'threads', 'median ms', 'min ms', 'TFLOP/s', 'of the floor', 'runs'];
-  printTable(head, rows, ['left', 'left', ...Array(6).fill('right')]);
+}
+
+/** Keeps the results of one layer; what is wrong with it ends it. */
+async function runLayer(
+  layer: readonly BenchCase[],
+  options: BenchOptions,
+  keep: (result: BenchResult) => void,
+): Promise<WrongResult | undefined> {
+  try {
+    for await (const result of runBench(layer, options)) keep(result);
+    return undefined;
+  } catch (error) {
+    if (error instanceof WrongResult) return error;
+    throw error;
+  }
+}
+
+function reportWrong({ comparisons, message }: WrongResult, { json, csv }: BenchCommandOptions): void {
+  if (!json && !csv) printComparisons(comparisons);
+  writeError({ code: 'ERR_WRONG_RESULT', message }, json);
+}
+
+function describeStop(finished: number, total: number, out: string | undefined): string {
+  const counted = `stopped with ${finished} of ${total} results finished`;
+  return out === undefined
+    ? `${counted}; with --out FILE they would be kept, and the same command would go on with the rest`
+    : `${counted}, which ${out} holds; the same command goes on with the rest`;
 }

@@ -1,6 +1,6 @@
 // What the commands print: tables for people, JSON lines for programs, errors in one sentence on stderr.
 
-import Table from 'cli-table3';
+import Table, { type TableConstructorOptions } from 'cli-table3';
 import { CommanderError } from 'commander';
 import type { Comparison } from '../compare.ts';
 import { MoeError } from '../errors.ts';
@@ -23,6 +23,12 @@ function toJson(value: object): string {
   );
 }
 
+/** Never in powers of ten, which nobody reads in a table. */
+export function digits(value: number, count: number, mostDecimals: number): string {
+  const decimals = count - 1 - Math.floor(Math.log10(value));
+  return value.toFixed(Math.min(mostDecimals, Math.max(0, decimals)));
+}
+
 type Alignment = 'left' | 'right';
 
 export function printTable(
@@ -30,10 +36,35 @@ export function printTable(
   rows: readonly (readonly string[])[],
   colAligns: readonly Alignment[],
 ): void {
-  const style = { head: [], border: [], compact: true };
-  const table = new Table({ head: [...head], colAligns: [...colAligns], style });
+  printLine(layOut(head, rows, { colAligns: [...colAligns] }));
+}
+
+/** Without lines, for tables that would be too wide with them. */
+export function printPlainTable(
+  head: readonly string[],
+  rows: readonly (readonly string[])[],
+  colAligns: readonly Alignment[],
+): void {
+  const padding = { 'padding-left': 0, 'padding-right': 0 };
+  printLine(layOut(head, rows, { colAligns: [...colAligns], chars: NO_LINES, style: padding }));
+}
+
+const NO_LINES = {
+  ...{ top: '', 'top-left': '', 'top-mid': '', 'top-right': '' },
+  ...{ bottom: '', 'bottom-left': '', 'bottom-mid': '', 'bottom-right': '' },
+  ...{ mid: '', 'left-mid': '', 'mid-mid': '', 'right-mid': '' },
+  ...{ left: '', middle: '  ', right: '' },
+};
+
+function layOut(
+  head: readonly string[],
+  rows: readonly (readonly string[])[],
+  options: TableConstructorOptions,
+): string {
+  const style = { head: [], border: [], compact: true, ...options.style };
+  const table = new Table({ ...options, head: [...head], style });
   for (const row of rows) table.push([...row]);
-  printLine(table.toString());
+  return table.toString();
 }
 
 export function printComparisons(comparisons: readonly Comparison[]): void {

@@ -72,29 +72,55 @@ function addVerify(program: Command, finish: (code: ExitCode) => void): void {
     });
 }
 
+const BENCH_EXAMPLES = `
+Examples:
+  moe-kernels bench --shape mixtral-mini 64,512,256,8,2 --dtype float32,bfloat16
+      two layers in two dtypes, forward and backward together
+  moe-kernels bench --tokens 1,16,512 --threads 1,2 --pass forward --out found.jsonl
+      six results, kept one by one: after Ctrl-C the same command goes on`;
+
 function addBench(program: Command, finish: (code: ExitCode) => void): void {
   program
     .command('bench')
     .description('check a layer of random weights against the reference, then time it')
     .option(
-      '--shape <shape>',
-      'mixtral-mini, deepseek-mini, qwen3-mini, switch-mini, or T,H,I,E,K',
-      'mixtral-mini',
+      '--shape <shape...>',
+      'any of mixtral-mini, deepseek-mini, qwen3-mini, switch-mini, or T,H,I,E,K, separated by spaces',
+      ['mixtral-mini'],
     )
+    .option('--tokens <list>', 'other numbers of tokens, separated by commas (default: the shape’s own)')
     .option('--activation <name>', 'activation of the experts (default: the shape’s own, else swiglu)')
     .option('--dtype <list>', `any of ${FLOAT_DTYPES.join(', ')}, separated by commas`, 'float32')
     .option('--pass <list>', 'any of forward, backward, both, separated by commas', 'both')
     .addOption(deviceOption())
     .option('--tf32', 'let GPUs round float32 operands of matmuls to tf32')
-    .option('--threads <count>', 'threads of the CPU backend (default: every core)')
+    .option(
+      '--threads <list>',
+      'numbers of threads of the CPU backend, separated by commas (default: every core)',
+    )
     .option('--min-time <seconds>', 'how long to measure each pass', '2')
+    .option(
+      '--plan <file>',
+      'JSON or YAML with any of shape, activation, tokens, dtype, pass, device, threads, minTime; options override it',
+    )
+    .option(
+      '--out <file>',
+      'add each result to a file of JSON lines; what the file has is not measured again',
+    )
+    .option('--baseline <file>', 'an earlier --out file to compare with; exits with 1 if anything is slower')
+    .option('--tolerance <percent>', 'how much longer than in the baseline still is the same', '5')
+    .addOption(new Option('--csv', 'CSV instead of a table').default(false).conflicts('json'))
     .addOption(printConfigOption())
     .addOption(jsonOption())
-    .addHelpText('after', EXIT_CODES)
-    .action(async options => {
+    .addHelpText('after', BENCH_EXAMPLES)
+    .addHelpText(
+      'after',
+      `${EXIT_CODES}\n  130  stopped by Ctrl-C\nWith --baseline 1 also says that something is slower.`,
+    )
+    .action(async (options, command) => {
       printConfigWhere(options);
       const { bench } = await import('./bench.ts');
-      finish(await bench(options));
+      finish(await bench(options, option => command.getOptionValueSource(option) === 'cli'));
     });
 }
 

@@ -34,6 +34,7 @@ describe('the interval of a median', () => {
     [15, 4],
     [20, 6],
     [100, 40],
+    [10000, 4902],
   ])('of %d values runs between the %d-th least and largest', (n, k) => {
     expect(estimateMedian(upTo(n).reverse())).toEqual({ median: (n + 1) / 2, low: k, high: n + 1 - k });
   });

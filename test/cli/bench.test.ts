@@ -1,6 +1,7 @@
 // `moe-kernels bench` and its pieces: it times nothing that is wrong, and says what it timed.
 
 import { describe, expect, test, vi } from 'vitest';
+import { expandSweep } from '../../bench/campaign.ts';
 import { floorMs, measureCeilings } from '../../bench/ceilings.ts';
 import { checkWorkload } from '../../bench/check.ts';
 import { measure } from '../../bench/measure.ts';
@@ -122,7 +123,7 @@ describe('the check', () => {
 });
 
 describe('the measurement', () => {
-  test('warms up, then runs until the time is reached', () => {
+  test('warms up, then runs until the time is reached', async () => {
     const calls: string[] = [];
     const clock = vi.spyOn(performance, 'now');
     let now = 0;
@@ -136,7 +137,7 @@ describe('the measurement', () => {
       clear: () => calls.push('clear'),
     };
     try {
-      expect(measure(measured, { minTimeMs: 18 })).toEqual({
+      expect(await measure(measured, { minTimeMs: 18 })).toEqual({
         ...{ medianMs: 3, lowMs: 1, highMs: 5, p10Ms: 1, minMs: 1, runs: 7 },
         p90Ms: expect.closeTo(4.4),
       });
@@ -189,16 +190,15 @@ describe('the measurement', () => {
 
   test('leaves no tensor behind', async () => {
     const before = memory().tensors;
-    const shape = parseShape('shape', SMALL);
-    for await (const _ of runBench({
-      name: SMALL,
-      shape,
-      dtype: 'float32',
-      device: 'cpu',
-      passes: PASSES,
-      minTimeMs: 1,
-    }));
-    expect(memory().tensors).toBe(before);
+    const threads = getThreads();
+    const cases = expandSweep({
+      shapes: [{ shape: SMALL, ...parseShape('shape', SMALL) }],
+      ...{ dtypes: ['float32'], threads: [1, 2], passes: PASSES, device: 'cpu', tf32: false },
+    });
+    let results = 0;
+    for await (const _ of runBench(cases, { minTimeMs: 1 })) results++;
+    setThreads(threads);
+    expect([results, memory().tensors]).toEqual([6, before]);
   });
 });
 
@@ -250,10 +250,33 @@ describe('the command', () => {
       '--min-time',
       '0.001',
     );
-    expect(stdout).toMatch(
-      /^24,16,20,6,2: T 24, H 16, I 20, E 6, K 2, relu2, on cpu \(.+\); checked against the reference first\n/,
-    );
-    expect(stdout).toMatch(/float32 +│ both +│ +\d+ │ +[\d.]+ │ +[\d.]+ │ +[\d.e-]+ │ +\d+ % │ +\d+ │/);
+    expect(stdout).toMatch(/^Checked first\..*\n\nH 16, I 20, E 6, K 2, relu2, cpu \(.+\)\n/);
+    expect(stdout).toMatch(/\nT24 float32 both ×\d+ {2,}[\d.]+ \([\d.]+–[\d.]+\) {2,}[\d.e-]+ {2,}\d+ %\n$/);
     expect(exitCode).toBe(0);
+  });
+
+  test('every combination once, each layer made once for all passes and threads', async () => {
+    const made = vi.spyOn(Workload.prototype, 'dispose');
+    const threads = getThreads();
+    try {
+      const { exitCode, stdout } = await run(
+        ...['bench', '--shape', SMALL, '9,16,20,6,2', '--tokens', '9,2,9', '--threads', '2,1'],
+        ...['--pass', 'forward,backward', '--min-time', '0.001', '--json'],
+      );
+      expect(exitCode).toBe(0);
+      const expected = ['9,16,20,6,2', '2,16,20,6,2'].flatMap(shape =>
+        [2, 1].flatMap(count => ['forward', 'backward'].map(pass => [shape, count, pass])),
+      );
+      expect(jsonLines(stdout).map(line => [line.shape, line.threads, line.pass])).toEqual(expected);
+      expect(made).toHaveBeenCalledTimes(2);
+    } finally {
+      made.mockRestore();
+      setThreads(threads);
+    }
+  });
+
+  test('a layer that does not fit is refused before any other is timed', async () => {
+    const result = await run('bench', '--shape', SMALL, '1,1000000,1000000,1000,2', '--json');
+    expect([result.exitCode, result.stdout]).toEqual([2, '']);
   });
 });

@@ -28,11 +28,18 @@ describe('help', () => {
       [
         '--shape',
         '--activation',
+        '--tokens',
         '--dtype',
         '--pass',
         '--device',
         '--threads',
         '--min-time',
+        '--out',
+        '--csv',
+        '--plan',
+        '--baseline',
+        '--tolerance',
+        'Examples:',
         '--json',
         'T,H,I,E,K',
       ],
@@ -95,13 +102,21 @@ describe('wrong usage is one sentence and exit code 2', () => {
       'bench --shape 1,1000000,1000000,1000,2',
       'shape: expected at most 4294967295 elements in a tensor, got 2000000000000000',
     ],
-    ['bench --shape', "option '--shape <shape>' argument missing"],
+    ['bench --shape', "option '--shape <shape...>' argument missing"],
     ['bench --dtype float64', '--dtype: expected one of float32, bfloat16, float16, got "float64"'],
     ['bench --pass sideways', '--pass: expected one of forward, backward, both, got "sideways"'],
     [
       'bench --activation tanh',
       '--activation: expected one of identity, relu, gelu, gelu_tanh, silu, relu2, swiglu, geglu, geglu_tanh, reglu, swiglu_clamped, got "tanh"',
     ],
+    ['bench --tolerance -1', '--tolerance: expected a number ≥ 0, got -1'],
+    [
+      'bench --baseline /nowhere/a.jsonl',
+      '--baseline: expected a readable file, got /nowhere/a.jsonl (ENOENT)',
+    ],
+    ['bench --out /nowhere/a.jsonl', '--out: expected a writable file, got /nowhere/a.jsonl (ENOENT)'],
+    ['bench --threads 1,0', '--threads: expected an integer from 1 to 1024, got 0'],
+    ['bench --tokens 4,0', '--tokens: expected an integer from 1 to 2147483647, got 0'],
     ['bench --threads 0', '--threads: expected an integer from 1 to 1024, got 0'],
     ['bench --threads many', '--threads: expected an integer from 1 to 1024, got NaN'],
     ['bench --min-time 0', '--min-time: expected a positive number, got "0"'],
@@ -111,12 +126,15 @@ describe('wrong usage is one sentence and exit code 2', () => {
     expect(await run(...args)).toEqual({ exitCode: 2, stdout: '', stderr: `moe-kernels: ${sentence}\n` });
   });
 
-  test.each(['bench --pass sideways', 'verify', 'verify x --device tpu'])('%s --json', async line => {
-    const { exitCode, stdout, stderr } = await run(...line.split(' '), '--json');
-    const error = { code: 'ERR_INVALID_ARGUMENT', message: expect.any(String) };
-    expect(jsonLines(stderr)).toEqual([{ error }]);
-    expect([exitCode, stdout]).toEqual([2, '']);
-  });
+  test.each(['bench --pass sideways', 'bench --csv', 'verify', 'verify x --device tpu'])(
+    '%s --json',
+    async line => {
+      const { exitCode, stdout, stderr } = await run(...line.split(' '), '--json');
+      const error = { code: 'ERR_INVALID_ARGUMENT', message: expect.any(String) };
+      expect(jsonLines(stderr)).toEqual([{ error }]);
+      expect([exitCode, stdout]).toEqual([2, '']);
+    },
+  );
 
   test('a device that this build has not', async () => {
     const { exitCode, stderr } = await run('bench', '--device', 'cuda:0', '--json');

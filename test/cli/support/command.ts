@@ -27,7 +27,7 @@ export async function run(...args: string[]): Promise<Finished> {
   }
 }
 
-const MAIN = fileURLToPath(new URL('../../../src/cli/main.ts', import.meta.url));
+export const MAIN = fileURLToPath(new URL('../../../src/cli/main.ts', import.meta.url));
 
 export function spawn(args: readonly string[], env: Record<string, string> = {}): Finished {
   const options = { encoding: 'utf8', env: { ...process.env, ...env } } as const;

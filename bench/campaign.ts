@@ -1,0 +1,71 @@
+// What a campaign measures: every combination of the values asked for, as cases in the order in which they run.
+
+import type { FloatDType } from '../src/dtype.ts';
+import type { DeviceName } from '../src/tensor.ts';
+import { type LayerShape, ownActivation, type Pass } from './shapes.ts';
+
+/** One thing to measure. */
+export interface BenchCase extends LayerShape {
+  /** What the shape is called. */
+  readonly shape: string;
+  readonly dtype: FloatDType;
+  readonly device: DeviceName;
+  readonly pass: Pass;
+  readonly threads: number;
+  /** Whether a GPU rounds float32 operands to tf32. */
+  readonly tf32?: true;
+}
+
+export interface Sweep {
+  readonly shapes: readonly NamedShape[];
+  readonly dtypes: readonly FloatDType[];
+  readonly threads: readonly number[];
+  readonly passes: readonly Pass[];
+  readonly device: DeviceName;
+  readonly tf32: boolean;
+}
+
+export interface NamedShape extends LayerShape {
+  readonly shape: string;
+}
+
+/** Says the same of a case and of its result, in every campaign. */
+export function caseKey(one: BenchCase): string {
+  const { shape, tokens, activation, dtype, pass, device, threads, tf32 } = one;
+  const layer = [shape, `T${tokens}`, ...(activation === ownActivation(shape) ? [] : [activation])];
+  const count = threads === 1 ? '1 thread' : `${threads} threads`;
+  return [...layer, dtype, ...(tf32 ? ['tf32'] : []), pass, device, count].join(' ');
+}
+
+/** The product of a sweep's values; what it names twice counts once. */
+export function expandSweep({ shapes, dtypes, threads, passes, device, tf32 }: Sweep): BenchCase[] {
+  const cases = shapes.flatMap(shape =>
+    dtypes.flatMap(dtype =>
+      threads.flatMap(count =>
+        passes.map(pass => ({
+          ...{ ...shape, dtype, device, pass, threads: count },
+          ...(tf32 && dtype === 'float32' && device !== 'cpu' && { tf32 }),
+        })),
+      ),
+    ),
+  );
+  return [...new Map(cases.map(one => [caseKey(one), one])).values()];
+}
+
+/** Those that one layer of random weights serves, together. */
+export function groupByLayer(cases: readonly BenchCase[]): BenchCase[][] {
+  return groupBy(cases, ({ shape, tokens, activation, dtype }) =>
+    [shape, tokens, activation, dtype].join(' '),
+  );
+}
+
+/** In the order in which the groups, and within them the values, come. */
+export function groupBy<T, K>(values: readonly T[], keyOf: (value: T) => K): T[][] {
+  const groups = new Map<K, T[]>();
+  for (const value of values) {
+    const key = keyOf(value);
+    if (!groups.has(key)) groups.set(key, []);
+    groups.get(key)!.push(value);
+  }
+  return [...groups.values()];
+}

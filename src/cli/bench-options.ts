@@ -1,0 +1,75 @@
+// What the options of `moe-kernels bench` ask for.
+
+import { type BenchCase, expandSweep, type NamedShape } from '../../bench/campaign.ts';
+import { PASSES, parseShape, shapeName } from '../../bench/shapes.ts';
+import { ACTIVATIONS } from '../activation.ts';
+import { checkOneOf } from '../check.ts';
+import { getThreads } from '../device.ts';
+import { FLOAT_DTYPES } from '../dtype.ts';
+import { checkDevice, type DeviceName } from '../tensor.ts';
+import { readPlan } from './bench-plan.ts';
+import { parseCounts, parseList } from './option-values.ts';
+
+/** Options as they stand on the command line. */
+export interface BenchCommandOptions {
+  shape: string[];
+  activation?: string;
+  tokens?: string;
+  dtype: string;
+  pass: string;
+  device: DeviceName;
+  tf32?: boolean;
+  threads?: string;
+  minTime: string;
+  out?: string;
+  plan?: string;
+  baseline?: string;
+  tolerance: string;
+  csv: boolean;
+  json: boolean;
+}
+
+/** What the user calls an option: by the command line, or by a key of the plan. */
+export type NameOf = (option: keyof BenchCommandOptions) => string;
+
+/** The options with those of the plan, if there is one, where the command line does not give them. */
+export function withPlan(
+  options: BenchCommandOptions,
+  isGiven: (option: string) => boolean,
+): { options: BenchCommandOptions; nameOf: NameOf } {
+  const { plan: path } = options;
+  const plan = path === undefined ? [] : [...readPlan(path)].filter(([key]) => !isGiven(key));
+  const planned = new Map(plan.map(([key, values]) => [key, key === 'shape' ? values : values.join()]));
+  return {
+    options: { ...options, ...Object.fromEntries(planned) },
+    nameOf: option => (planned.has(option) ? `${path}: ${option}` : `--${option.replace('T', '-t')}`),
+  };
+}
+
+export function parseCases(options: BenchCommandOptions, nameOf: NameOf): BenchCase[] {
+  const { device, threads, tf32 = false } = options;
+  checkDevice(nameOf('device'), device);
+  return expandSweep({
+    shapes: parseShapes(options, nameOf),
+    dtypes: parseList(nameOf('dtype'), options.dtype, FLOAT_DTYPES),
+    threads: threads === undefined ? [getThreads()] : parseCounts(nameOf('threads'), threads, 1024),
+    passes: parseList(nameOf('pass'), options.pass, PASSES),
+    ...{ device, tf32 },
+  });
+}
+
+function parseShapes(
+  { shape: texts, activation: name, tokens }: BenchCommandOptions,
+  nameOf: NameOf,
+): NamedShape[] {
+  const counts = tokens === undefined ? undefined : parseCounts(nameOf('tokens'), tokens);
+  const activation =
+    name === undefined ? {} : { activation: checkOneOf(nameOf('activation'), name, ACTIVATIONS) };
+  return texts.flatMap(text => {
+    const given = parseShape(nameOf('shape'), text);
+    return (counts ?? [given.tokens]).map(count => {
+      const layer = { ...given, ...activation, tokens: count };
+      return { shape: shapeName(text, layer), ...layer };
+    });
+  });
+}
