@@ -40,6 +40,7 @@ function commandLine(finish: (code: ExitCode) => void): Command {
   addInfo(program, finish);
   addVerify(program, finish);
   addBench(program, finish);
+  addReport(program, finish);
   return program;
 }
 
@@ -94,6 +95,19 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
       printConfigWhere(options);
       const { bench } = await import('./bench.ts');
       finish(await bench(options));
+    });
+}
+
+function addReport(program: Command, finish: (code: ExitCode) => void): void {
+  program
+    .command('report')
+    .description('one HTML page, readable offline, about what bench has measured')
+    .argument('<file...>', 'results, as bench --json prints them')
+    .option('--out <file>', 'where to write the page; - is standard output', 'report.html')
+    .addHelpText('after', EXIT_CODES)
+    .action(async (files, options) => {
+      const { report } = await import('./report.ts');
+      finish(await report(files, options));
     });
 }
 
