@@ -88,16 +88,12 @@ function summary(results: readonly ReportedResult[]): Table {
   const processors = differ(results, ({ processor }) => processor);
   const devices = differ(results, ({ device }) => device);
   return {
-    caption: `Times in ms: median, its interval of 95 % confidence, and the 10th to 90th percentile of all runs`,
+    caption: 'The median with its interval of 95 % confidence, and the 10th to 90th percentile of all runs',
     head: [
-      ...['Result', 'Layer', 'Dtype', 'Pass', ...(devices ? ['Device'] : [])],
-      ...[
-        ...(processors ? ['Processor'] : []),
-        'Threads',
-        'Median (ms)',
-        '95 % interval (ms)',
-        'p10–p90 (ms)',
-      ],
+      ...['Result', 'Layer', 'Dtype', 'Pass'],
+      ...(devices ? ['Device'] : []),
+      ...(processors ? ['Processor'] : []),
+      ...['T', 'Threads', 'Median (ms)', '95 % interval (ms)', 'p10–p90 (ms)'],
       ...['TFLOP/s', 'GB/s', 'Of the floor'],
     ],
     names: 4 + Number(devices) + Number(processors),
@@ -105,13 +101,8 @@ function summary(results: readonly ReportedResult[]): Table {
       ...[`${i + 1}`, layerName(result), result.dtype, result.pass],
       ...(devices ? [result.device] : []),
       ...(processors ? [result.processor] : []),
-      ...[
-        `${result.tokens}`,
-        `${result.threads}`,
-        measured(result.medianMs),
-        range(result.lowMs, result.highMs),
-      ],
-      ...[range(result.p10Ms, result.p90Ms), measured(result.tflops)],
+      ...[`${result.tokens}`, `${result.threads}`, measured(result.medianMs)],
+      ...[range(result.lowMs, result.highMs), range(result.p10Ms, result.p90Ms), measured(result.tflops)],
       ...[measured(result.bytes / result.medianMs / 1e6), share(result)],
     ]),
   };
