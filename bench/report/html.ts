@@ -20,7 +20,7 @@ function toText(part: Part): string {
   return String(part).replace(/[&<>"']/g, char => `&#${char.charCodeAt(0)};`);
 }
 
-/** JSON that nothing in it can end the script element early. */
+/** JSON in which nothing can end its script element early. */
 export function scriptJson(value: unknown): Html {
   return new Html(JSON.stringify(value).replaceAll('<', '\\u003c'));
 }
