@@ -41,6 +41,7 @@ function commandLine(finish: (code: ExitCode) => void): Command {
   addVerify(program, finish);
   addBench(program, finish);
   addProfile(program, finish);
+  addReport(program, finish);
   return program;
 }
 
@@ -146,6 +147,19 @@ function addProfile(program: Command, finish: (code: ExitCode) => void): void {
     .action(async options => {
       const { profile } = await import('./profile.ts');
       finish(await profile(options));
+    });
+}
+
+function addReport(program: Command, finish: (code: ExitCode) => void): void {
+  program
+    .command('report')
+    .description('one HTML page, readable offline, about what bench has measured')
+    .argument('<file...>', 'results, as bench --json prints them')
+    .option('--out <file>', 'where to write the page; - is standard output', 'report.html')
+    .addHelpText('after', EXIT_CODES)
+    .action(async (files, options) => {
+      const { report } = await import('./report.ts');
+      finish(await report(files, options));
     });
 }
 

@@ -13,7 +13,8 @@ const { write } = temporaryFiles();
 describe('help', () => {
   test('lists every command and the exit codes', async () => {
     const { exitCode, stdout, stderr } = await run('--help');
-    for (const word of ['info', 'verify', 'bench', 'profile', 'Exit codes:']) expect(stdout).toContain(word);
+    for (const word of ['info', 'verify', 'bench', 'report', 'profile', 'Exit codes:'])
+      expect(stdout).toContain(word);
     expect([exitCode, stderr]).toEqual([0, '']);
   });
 
@@ -49,6 +50,7 @@ describe('help', () => {
       'profile',
       [...Object.keys(SHAPES), ...PASSES, '--tokens', '--trace', '--device', 'so far the CPU alone'],
     ],
+    ['report', ['<file...>', '--out', 'report.html', 'Exit codes:']],
   ])('of %s lists %j', async (command, words) => {
     const { exitCode, stdout } = await run(command, '--help');
     for (const word of words) expect(stdout).toContain(word);
@@ -120,6 +122,7 @@ describe('wrong usage is one sentence and exit code 2', () => {
     ['bench --threads 0', '--threads: expected an integer from 1 to 1024, got 0'],
     ['bench --threads many', '--threads: expected an integer from 1 to 1024, got NaN'],
     ['bench --min-time 0', '--min-time: expected a positive number, got "0"'],
+    ['report', "missing required argument 'file'"],
     ['bench --device tpu', '--device: expected cpu or cuda:N, got "tpu"'],
   ])('%s', async (line, sentence) => {
     const args = line.split(' ').filter(Boolean);

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { backendInfo } from '../../src/index.ts';
+import { RESULT } from '../support/bench-result.ts';
 import { REPOSITORY, runNode } from '../support/child.ts';
 import { install, pack, readManifest } from './support/package.ts';
 
@@ -140,6 +141,14 @@ describe('the installed package', () => {
     ]);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect(stdout).toContain(join(installed(), 'prebuilds'));
+  });
+
+  it('brings what a page about results is made of', async () => {
+    await writeFile(join(application, 'run.jsonl'), JSON.stringify(RESULT));
+    const command = [join(installed(), 'dist/src/cli/main.js'), 'report', 'run.jsonl', '--out', '-'];
+    const { code, stdout, stderr } = await runThere(command);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    for (const part of ['prefers-color-scheme', 'uPlot', 'Roofline']) expect(stdout).toContain(part);
   });
 
   it('without its addon says how to build one', async () => {

@@ -1,0 +1,117 @@
+// One HTML page about results: everything in it, nothing fetched.
+
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { packageRoot } from '../../src/package.ts';
+import { type Chart, renderChart } from './chart.ts';
+import { expertLoads } from './expert-load.ts';
+import { Html, html, renderTable, type Table } from './html.ts';
+import type { ReportedResult } from './read.ts';
+import { roofline } from './roofline.ts';
+import { THREADS, TOKENS, timeOver } from './time-over.ts';
+import { differ, groupBy, layerName, measured } from './words.ts';
+
+/** @param results one at least */
+export function renderReport(results: readonly ReportedResult[]): string {
+  const title = 'Mixture-of-Experts layers, measured';
+  return html`<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:">
+<link rel="icon" href="data:,">
+<title>${title}</title>
+<style>${library('uPlot.min.css')}
+${ownFile('page.css')}</style>
+</head>
+<body>
+<header><h1>${title}</h1></header>
+<main>
+<section><h2>Machine and versions</h2>${renderTable(machines(results))}</section>
+<section><h2>Results</h2>${renderTable(summary(results))}</section>
+${section('Roofline', [roofline(results)])}
+${section('Time over tokens', timeOver(TOKENS, results))}
+${section('Time over threads', timeOver(THREADS, results))}
+${section('Load of the experts', expertLoads(results))}
+</main>
+<script>${library('uPlot.iife.min.js')}</script>
+<script>${ownFile('page.client.js')}</script>
+</body>
+</html>
+`.text;
+}
+
+function section(title: string, charts: readonly Chart[]): Html {
+  if (charts.length === 0) return html``;
+  return html`<section><h2>${title}</h2><div class="charts">${charts.map(renderChart)}</div></section>`;
+}
+
+function library(name: string): Html {
+  return new Html(readFileSync(createRequire(import.meta.url).resolve(`uplot/dist/${name}`), 'utf8'));
+}
+
+function ownFile(name: string): Html {
+  return new Html(readFileSync(join(packageRoot(), 'bench/report', name), 'utf8'));
+}
+
+function machines(results: readonly ReportedResult[]): Table {
+  const groups = groupBy(results, ({ processor, instructionSet, version, device }) => [
+    ...[processor, instructionSet, version, device],
+  ]);
+  return {
+    caption: 'What was measured, where and when',
+    head: ['Processor', 'Device', 'Threads', 'Instruction set', 'moe-kernels', 'Measured (UTC)', 'Files'],
+    names: 7,
+    rows: groups.map(group => [
+      ...[group[0]!.processor, group[0]!.device],
+      list(group.map(({ threads }) => threads).sort((a, b) => a - b)),
+      ...[group[0]!.instructionSet, group[0]!.version, period(group), list(group.map(({ file }) => file))],
+    ]),
+  };
+}
+
+function list(values: readonly (string | number)[]): string {
+  return [...new Set(values)].join(', ');
+}
+
+function period(results: readonly ReportedResult[]): string {
+  const minutes = results
+    .map(({ date }) => new Date(date).toISOString().slice(0, 16).replace('T', ' '))
+    .sort();
+  return [...new Set([minutes[0]!, minutes.at(-1)!])].join(' to ');
+}
+
+function summary(results: readonly ReportedResult[]): Table {
+  const processors = differ(results, ({ processor }) => processor);
+  const devices = differ(results, ({ device }) => device);
+  return {
+    caption: 'The median with its interval of 95 % confidence, and the 10th to 90th percentile of all runs',
+    head: [
+      ...['Result', 'Layer', 'Dtype', 'Pass'],
+      ...(devices ? ['Device'] : []),
+      ...(processors ? ['Processor'] : []),
+      ...['T', 'Threads', 'Median (ms)', '95 % interval (ms)', 'p10–p90 (ms)'],
+      ...['TFLOP/s', 'GB/s', 'Of the floor'],
+    ],
+    names: 4 + Number(devices) + Number(processors),
+    rows: results.map((result, i) => [
+      ...[`${i + 1}`, layerName(result), result.dtype, result.pass],
+      ...(devices ? [result.device] : []),
+      ...(processors ? [result.processor] : []),
+      ...[`${result.tokens}`, `${result.threads}`, measured(result.medianMs)],
+      ...[range(result.lowMs, result.highMs), range(result.p10Ms, result.p90Ms), measured(result.tflops)],
+      ...[measured(result.bytes / result.medianMs / 1e6), share(result)],
+    ]),
+  };
+}
+
+function range(from: number, to: number): string {
+  return `${measured(from)}–${measured(to)}`;
+}
+
+function share({ floorMs, medianMs }: ReportedResult): string {
+  return floorMs === undefined ? '–' : `${((100 * floorMs) / medianMs).toFixed(0)} %`;
+}

@@ -1,0 +1,69 @@
+// How the page writes numbers and names cases.
+
+import type { ReportedResult } from './read.ts';
+
+const significant = new Intl.NumberFormat('en', { maximumSignificantDigits: 3, minimumSignificantDigits: 3 });
+const grouped = new Intl.NumberFormat('en', { maximumFractionDigits: 1 });
+
+/** Three significant digits, in the unit that stands beside or above. */
+export function measured(value: number): string {
+  return significant.format(value);
+}
+
+export function counted(value: number): string {
+  return grouped.format(value);
+}
+
+export function layerSizes({ hidden, intermediate, experts, topK, activation }: ReportedResult): string {
+  return `H ${hidden}, I ${intermediate}, E ${experts}, K ${topK}, ${activation}`;
+}
+
+/** Its sizes, and what it is called if that says more. */
+export function layerName(result: ReportedResult): string {
+  const { shape, tokens, hidden, intermediate, experts, topK } = result;
+  const sizes = layerSizes(result);
+  return shape === [tokens, hidden, intermediate, experts, topK].join() ? sizes : `${shape} (${sizes})`;
+}
+
+/** The results of each key, in the order in which keys first come. */
+export function groupBy(
+  results: readonly ReportedResult[],
+  key: (result: ReportedResult) => unknown,
+): ReportedResult[][] {
+  const groups = new Map<string, ReportedResult[]>();
+  for (const result of results) {
+    const text = JSON.stringify(key(result));
+    const group = groups.get(text);
+    if (group) group.push(result);
+    else groups.set(text, [result]);
+  }
+  return [...groups.values()];
+}
+
+export function differ(
+  results: readonly ReportedResult[],
+  key: (result: ReportedResult) => unknown,
+): boolean {
+  return groupBy(results, key).length > 1;
+}
+
+const DISTINCTIONS = {
+  dtype: ({ dtype }) => dtype,
+  threads: ({ threads }) => `${threads} ${threads === 1 ? 'thread' : 'threads'}`,
+  device: ({ device }) => device,
+  processor: ({ processor }) => processor,
+  instructionSet: ({ instructionSet }) => instructionSet,
+  version: ({ version }) => version,
+} satisfies Record<string, (result: ReportedResult) => string>;
+
+export type Distinction = keyof typeof DISTINCTIONS;
+
+/** Names a result by those of `distinctions` in which `results` differ, after `first`. */
+export function namesOf(
+  results: readonly ReportedResult[],
+  first: (result: ReportedResult) => string,
+  distinctions: readonly Distinction[],
+): (result: ReportedResult) => string {
+  const used = distinctions.map(name => DISTINCTIONS[name]).filter(of => differ(results, of));
+  return result => [first, ...used].map(of => of(result)).join(', ');
+}

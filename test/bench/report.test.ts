@@ -1,0 +1,235 @@
+// `moe-kernels report`: what it reads, what the page holds, and that nothing in a file becomes part of the page's code.
+
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import type { Chart } from '../../bench/report/chart.ts';
+import { expertLoads } from '../../bench/report/expert-load.ts';
+import { renderReport } from '../../bench/report/page.ts';
+import { type ReportedResult, readResults } from '../../bench/report/read.ts';
+import { roofline } from '../../bench/report/roofline.ts';
+import { THREADS, TOKENS, timeOver } from '../../bench/report/time-over.ts';
+import { run, spawn } from '../cli/support/command.ts';
+import { temporaryFiles } from '../cli/support/safetensors.ts';
+import { RESULT as LINE } from '../support/bench-result.ts';
+
+const { folder, write } = temporaryFiles();
+
+const RESULT: ReportedResult = { ...LINE, file: 'run.jsonl' };
+
+function lines(...values: readonly object[]): Buffer {
+  return Buffer.from(values.map(value => `${JSON.stringify(value)}\n`).join(''));
+}
+
+/** The charts as the page's script reads them. */
+function drawnIn(page: string): Pick<Chart, 'x' | 'y' | 'series'>[] {
+  const embedded = page.matchAll(/<script type="application\/json">(.*?)<\/script>/g);
+  return [...embedded].map(([, json]) => JSON.parse(json!));
+}
+
+function cells(page: string, row: RegExp): string[] {
+  const found = page.split('<tr>').find(text => row.test(text))!;
+  return [...found.matchAll(/<t[hd][^>]*>(.*?)<\/t[hd]>/g)].map(([, text]) => text!);
+}
+
+describe('what is read', () => {
+  test('results of several files in order, with fields that are not known and without those that may lack', async () => {
+    const { floorMs, flopsPerSecond, bytesPerSecond, ...bare } = LINE;
+    const first = write('first.jsonl', lines({ ...LINE, baseline: { medianMs: 1 } }, bare));
+    const second = write('second.jsonl', Buffer.from(`\n${lines(LINE)}\n`));
+    const results = await readResults([first, second]);
+    expect(results.map(({ file, floorMs }) => [file, floorMs])).toEqual([
+      [first, 1],
+      [first, undefined],
+      [second, 1],
+    ]);
+  });
+
+  const { medianMs, ...noMedian } = LINE;
+  test.each([
+    ['a field that lacks', lines(LINE, noMedian), ':2: medianMs: expected a positive number, got none'],
+    ['text for a number', lines({ ...LINE, tokens: '4' }), ':1: tokens: expected a positive number, got "4"'],
+    ['a floor of no size', lines({ ...LINE, floorMs: 0 }), ':1: floorMs: expected a positive number, got 0'],
+    ['no load', lines({ ...LINE, expertLoad: [] }), ':1: expertLoad: expected counts of rows, got []'],
+    ['no date', lines({ ...LINE, date: 'soon' }), ':1: date: expected a date, got "soon"'],
+    ['no JSON', Buffer.from('\n{"shape"\n'), ':2: expected a result as JSON, got "{\\"shape\\""'],
+    ['no object', Buffer.from('[1]'), ':1: expected a result as JSON, got [1]'],
+    ['nothing', Buffer.from('\n'), ': expected results as lines of JSON, got none'],
+  ])('%s is refused in one sentence', async (name, content, sentence) => {
+    const file = write(`${name}.jsonl`, content);
+    const finished = await run('report', file, '--out', join(folder, 'none.html'));
+    expect(finished).toEqual({ exitCode: 2, stdout: '', stderr: `moe-kernels: ${file}${sentence}\n` });
+    expect(existsSync(join(folder, 'none.html'))).toBe(false);
+  });
+
+  test('a file that is not there is refused in one sentence', async () => {
+    const { exitCode, stderr } = await run('report', '/nowhere/run.jsonl');
+    const sentence = 'moe-kernels: /nowhere/run.jsonl: expected a readable file, got ENOENT\n';
+    expect([exitCode, stderr]).toEqual([2, sentence]);
+  });
+});
+
+describe('the page', () => {
+  test('fetches nothing', () => {
+    const page = renderReport([RESULT]);
+    expect(page).toContain(`content="default-src 'none'; `);
+    expect(page).not.toMatch(/<(script|img|link|iframe)[^>]+(src|href)="(?!data:)/);
+    expect(page).not.toMatch(/@import|url\(/);
+  });
+
+  test('says what was measured, in the units above', () => {
+    const page = renderReport([RESULT, { ...RESULT, floorMs: undefined, pass: 'backward' }]);
+    const row = ['1', 'H 8, I 12, E 4, K 2, swiglu', 'float32', 'forward', '16', '2'];
+    expect(cells(page, /95 % interval/)).toEqual([
+      ...['Result', 'Layer', 'Dtype', 'Pass', 'T', 'Threads', 'Median (ms)', '95 % interval (ms)'],
+      ...['p10–p90 (ms)', 'TFLOP/s', 'GB/s', 'Of the floor'],
+    ]);
+    expect(cells(page, /row">1</)).toEqual([...row, '2.00', '1.90–2.25', '1.80–3.00', '2.00', '500', '50 %']);
+    expect(cells(page, /row">2</).at(-1)).toBe('–');
+    expect(cells(page, /A Processor/)).toEqual([
+      ...['A Processor', 'cpu', '2', 'avx2', '0.1.0', '2026-01-02 03:04', 'run.jsonl'],
+    ]);
+  });
+
+  test('names processors, each with its files, where they differ', () => {
+    const page = renderReport([RESULT, { ...RESULT, processor: 'Another', file: 'there.jsonl' }]);
+    expect(cells(page, /row">Another/)).toEqual(expect.arrayContaining(['Another', 'there.jsonl']));
+    expect(cells(page, /row">2</)).toContain('Another');
+  });
+
+  test('every chart says in words what it draws, and has a table', () => {
+    const page = renderReport([RESULT, { ...RESULT, tokens: 32 }, { ...RESULT, threads: 1 }]);
+    const figures = page.split('<figure>').slice(1);
+    expect(figures).toHaveLength(5);
+    for (const figure of figures) {
+      expect(figure).toMatch(/<figcaption>.+<\/figcaption>/);
+      expect(figure).toMatch(/role="img" aria-label=".{20,}"/);
+      expect(figure).toMatch(/<details>.+<table>\n<caption>.+<tbody><tr>/s);
+    }
+  });
+
+  test('text of a file stays text', () => {
+    const hostile = `</script><b onclick="x">'&`;
+    const everywhere = { shape: hostile, processor: hostile, dtype: hostile, file: hostile, device: hostile };
+    const others = { instructionSet: hostile, version: hostile, activation: hostile, pass: hostile };
+    const result = { ...RESULT, ...everywhere, ...others } as unknown as ReportedResult;
+    const page = renderReport([result, { ...result, tokens: 32 }, { ...RESULT, shape: 'plain' }]);
+    expect(page).not.toContain('<b ');
+    expect(page).toContain('&#60;/script&#62;&#60;b onclick=&#34;x&#34;&#62;&#39;&#38;');
+    const charts = drawnIn(page);
+    expect(page.match(/<\/script>/g)).toHaveLength(charts.length + 2);
+    expect(charts[0]!.series.map(({ label }) => label)).toContainEqual(expect.stringContaining(hostile));
+  });
+});
+
+describe('the charts', () => {
+  test('the roofline: a roof per dtype from the highest ceilings, a numbered point per result', () => {
+    const slower = { ...RESULT, threads: 1, flopsPerSecond: 2e12, flops: 2e9, tflops: 1 };
+    const noCeilings = { flopsPerSecond: undefined, bytesPerSecond: undefined };
+    const { series, table } = roofline([RESULT, slower, { ...RESULT, dtype: 'bfloat16', ...noCeilings }]);
+    expect(series.map(({ label, draws }) => [label, draws])).toEqual([
+      ['roof, float32', 'line'],
+      ['float32', 'points'],
+      ['bfloat16', 'points'],
+    ]);
+    const [roof, points, others] = series;
+    expect(roof!.points).toEqual([
+      [1, 1000],
+      [4, 4000],
+      [8, 4000],
+    ]);
+    expect([points!.points, points!.labels]).toEqual([
+      [
+        [2, 1000],
+        [4, 2000],
+      ],
+      ['2', '1'],
+    ]);
+    expect(others!.labels).toEqual(['3']);
+    expect(table.rows.map(row => row.at(-1))).toEqual(['4,000', '2,000', '–']);
+  });
+
+  test('time over tokens: what was measured at several, a line per pass with its floor', () => {
+    const named = (tokens: number, change: Partial<ReportedResult> = {}): ReportedResult => ({
+      ...{ ...RESULT, tokens, shape: `${tokens},8,12,4,2`, medianMs: tokens, floorMs: tokens / 2 },
+      ...change,
+    });
+    const charts = timeOver(TOKENS, [
+      ...[named(64), named(1), named(1, { pass: 'backward', floorMs: undefined })],
+      ...[named(1, { dtype: 'bfloat16' }), named(64, { hidden: 16 })],
+    ]);
+    expect(charts.map(({ title }) => title)).toEqual([
+      'Time over tokens: H 8, I 12, E 4, K 2, swiglu, float32',
+    ]);
+    expect(charts[0]!.series.map(({ label, draws, points }) => [label, draws, points])).toEqual([
+      [
+        'forward',
+        'marked',
+        [
+          [1, 1],
+          [64, 64],
+        ],
+      ],
+      [
+        'floor, forward',
+        'dashes',
+        [
+          [1, 0.5],
+          [64, 32],
+        ],
+      ],
+      ['backward', 'marked', [[1, 1]]],
+    ]);
+    expect([charts[0]!.x.scale, charts[0]!.y.scale]).toEqual(['log2', 'log10']);
+  });
+
+  test('lines that differ in threads, device or processor are apart', () => {
+    const results = [1, 2].flatMap(threads => [1, 16].map(tokens => ({ ...RESULT, threads, tokens })));
+    const labels = timeOver(TOKENS, results)[0]!.series.map(({ label }) => label);
+    expect(labels.filter(label => !label.startsWith('floor'))).toEqual([
+      'forward, 1 thread',
+      'forward, 2 threads',
+    ]);
+    const [atOne, atSixteen] = timeOver(THREADS, results);
+    expect(atOne!.series[0]!.points.map(([threads]) => threads)).toEqual([1, 2]);
+    expect(atSixteen!.title).toContain('T 16, ');
+    expect(timeOver(THREADS, results.slice(0, 2))).toEqual([]);
+  });
+
+  test('the load of the experts, once for all dtypes that were routed alike', () => {
+    const otherwise = { ...RESULT, dtype: 'float16' as const, expertLoad: [8, 8, 8, 8] };
+    const charts = expertLoads([RESULT, { ...RESULT, dtype: 'bfloat16' }, otherwise]);
+    expect(charts.map(({ title }) => title.match(/\((.+)\)$/)![1])).toEqual(['float32, bfloat16', 'float16']);
+    const [rows, even] = charts[0]!.series;
+    expect(rows!.points.map(([, y]) => y)).toEqual([20, 0, 4, 8]);
+    expect(even!.points.every(([, y]) => y === 8)).toBe(true);
+  });
+});
+
+describe('the command', () => {
+  test('writes a page, on standard output for -', async () => {
+    const file = write('run.jsonl', lines(LINE));
+    const out = join(folder, 'page.html');
+    expect(await run('report', file, '--out', out)).toEqual({
+      ...{ exitCode: 0, stderr: '', stdout: `${out}: 1 result\n` },
+    });
+    const page = readFileSync(out, 'utf8');
+    expect(page).toMatch(/^<!doctype html>\n.+<\/html>\n$/s);
+    expect(await run('report', file, '--out', '-')).toEqual({ exitCode: 0, stderr: '', stdout: page });
+  });
+
+  test('a place that cannot be written is one sentence', async () => {
+    const file = write('run.jsonl', lines(LINE));
+    const out = join(folder, 'nowhere/page.html');
+    const message = `moe-kernels: --out: expected a file that can be written, got ENOENT for ${out}\n`;
+    expect(await run('report', file, '--out', out)).toEqual({ exitCode: 2, stdout: '', stderr: message });
+  });
+
+  test('needs no native addon', () => {
+    const file = write('run.jsonl', lines(LINE));
+    const env = { MOE_KERNELS_BINARY: '/nowhere/moe_kernels.node' };
+    const { exitCode, stdout } = spawn(['report', file, '--out', '-'], env);
+    expect(exitCode).toBe(0);
+    expect(stdout).toContain('A Processor');
+  });
+});
