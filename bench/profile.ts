@@ -6,11 +6,10 @@ import { DTYPES, type FloatDType } from '../src/dtype.ts';
 import type { NativeOp } from '../src/native.ts';
 import { packageVersion } from '../src/package.ts';
 import { type Ceilings, floorMs, measureCeilings } from './ceilings.ts';
-import { checkWorkload } from './check.ts';
 import { type MeasureOptions, measure, type Timing, timingOf } from './measure.ts';
 import { checkMemory } from './memory.ts';
 import { processorName } from './processor.ts';
-import { type MeasuredPass, measuredPass, WrongResult } from './run.ts';
+import { checkResult, type MeasuredPass, measuredPass } from './run.ts';
 import type { LayerShape, Pass } from './shapes.ts';
 import { type RecordedCall, recordCall, spanMs, withoutWholes } from './spans.ts';
 import { type StageCost, type StageCosts, stageCosts } from './stage-costs.ts';
@@ -72,9 +71,7 @@ export async function* runProfile(options: ProfileOptions): AsyncGenerator<Profi
   const backward = passes.some(pass => pass !== 'forward');
   checkMemory(shape, backward);
   using workload = new Workload(shape, dtype, 'cpu');
-  const comparisons = await checkWorkload(workload, backward);
-  if (!comparisons.every(({ holds }) => holds)) throw new WrongResult(comparisons);
-  trimMemory();
+  await checkResult(workload, backward);
   const ceilings = measureCeilings(dtype);
   const ceilingsOf: CeilingsOf = {
     layer: ceilings,
@@ -82,7 +79,7 @@ export async function* runProfile(options: ProfileOptions): AsyncGenerator<Profi
   };
   trimMemory();
   for (const pass of passes) {
-    const { runs, touchedExperts } = record(measuredPass(workload, pass), options);
+    const { runs, touchedExperts } = await record(measuredPass(workload, pass), options);
     const elementBytes = DTYPES[dtype].bytes;
     const costs = stageCosts({ shape, elementBytes, touchedExperts, saves: pass !== 'forward' });
     const { threads, instructionSet } = backendInfo();
@@ -100,13 +97,13 @@ export async function* runProfile(options: ProfileOptions): AsyncGenerator<Profi
 }
 
 /** The runs that count, after those to warm up, and how many experts any token reached. */
-function record(
+async function record(
   pass: MeasuredPass,
   options: MeasureOptions,
-): { runs: RecordedCall[]; touchedExperts: number } {
+): Promise<{ runs: RecordedCall[]; touchedExperts: number }> {
   const runs: RecordedCall[] = [];
   let touchedExperts = 0;
-  const { runs: counted } = measure(
+  const { runs: counted } = await measure(
     {
       prepare: pass.prepare,
       run: () => {

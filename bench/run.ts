@@ -55,7 +55,7 @@ export async function* runBench(
     setThreads(group[0]!.threads);
     options.onCase?.(group[0]!);
     await letSignalsIn();
-    await checkResult(workload, group);
+    await checkResult(workload, needsBackward(group));
     const ceilings = device === 'cpu' ? measureCeilings(dtype) : undefined;
     trimMemory();
     const expertLoad = loadOfExperts(workload);
@@ -71,8 +71,9 @@ function needsBackward(cases: readonly BenchCase[]): boolean {
   return cases.some(({ pass }) => pass !== 'forward');
 }
 
-async function checkResult(workload: Workload, cases: readonly BenchCase[]): Promise<void> {
-  const comparisons = await checkWorkload(workload, needsBackward(cases));
+/** @throws WrongResult if the layer's outputs, or with `backward` its gradients, are not right */
+export async function checkResult(workload: Workload, backward: boolean): Promise<void> {
+  const comparisons = await checkWorkload(workload, backward);
   if (!comparisons.every(({ holds }) => holds)) throw new WrongResult(comparisons);
   trimMemory();
 }
