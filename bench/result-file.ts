@@ -1,5 +1,5 @@
-// Results in a file, one JSON object a line, each written as soon as it is there: what a campaign that was stopped goes on from, and
-// what a later one is compared with.
+// Results in a file, one JSON object a line, each written as soon as it is there: what a campaign that was stopped goes on from, what a
+// later one is compared with, and what a page is made of.
 
 import { appendFileSync, readFileSync } from 'node:fs';
 import { describe } from '../src/dtype.ts';
@@ -7,17 +7,47 @@ import { badArgument, type MoeError } from '../src/errors.ts';
 import { parseStrictJson } from '../src/strict-json.ts';
 import type { BenchResult } from './result.ts';
 
-type Kind = 'text' | 'number' | 'optional number' | 'optional flag';
+/** What a field must be; where it may lack, `undefined` is. */
+type Check = (value: unknown) => boolean;
+
+const isText: Check = value => typeof value === 'string';
+const isPositive: Check = value => typeof value === 'number' && value > 0 && Number.isFinite(value);
+const isDate: Check = value => typeof value === 'string' && !Number.isNaN(Date.parse(value));
+const isFlag: Check = value => value === true;
+const isLoad: Check = value =>
+  Array.isArray(value) && value.length > 0 && value.every(rows => Number.isInteger(rows) && rows >= 0);
+const optional =
+  (check: Check): Check =>
+  value =>
+    value === undefined || check(value);
 
 /** Every field of a result but the list `expertLoad`. */
-export const SCALAR_FIELDS = {
-  ...{ shape: 'text', dtype: 'text', device: 'text', pass: 'text', threads: 'number', tf32: 'optional flag' },
-  ...{ medianMs: 'number', lowMs: 'number', highMs: 'number', p10Ms: 'number', p90Ms: 'number' },
-  ...{ minMs: 'number', runs: 'number', flops: 'number', bytes: 'number', tflops: 'number' },
-  ...{ floorMs: 'optional number', flopsPerSecond: 'optional number', bytesPerSecond: 'optional number' },
-  ...{ tokens: 'number', hidden: 'number', intermediate: 'number', experts: 'number', topK: 'number' },
-  ...{ activation: 'text', instructionSet: 'text', processor: 'text', version: 'text', date: 'text' },
-} as const satisfies Record<Exclude<keyof BenchResult, 'expertLoad'>, Kind>;
+export const SCALAR_FIELDS: Readonly<Record<Exclude<keyof BenchResult, 'expertLoad'>, Check>> = {
+  ...{
+    shape: isText,
+    dtype: isText,
+    device: isText,
+    pass: isText,
+    threads: isPositive,
+    tf32: optional(isFlag),
+  },
+  ...{ medianMs: isPositive, lowMs: isPositive, highMs: isPositive, p10Ms: isPositive, p90Ms: isPositive },
+  ...{ minMs: isPositive, runs: isPositive, flops: isPositive, bytes: isPositive, tflops: isPositive },
+  ...{
+    floorMs: optional(isPositive),
+    flopsPerSecond: optional(isPositive),
+    bytesPerSecond: optional(isPositive),
+  },
+  ...{
+    tokens: isPositive,
+    hidden: isPositive,
+    intermediate: isPositive,
+    experts: isPositive,
+    topK: isPositive,
+  },
+  ...{ activation: isText, instructionSet: isText, processor: isText, version: isText, date: isDate },
+};
+const FIELDS = { ...SCALAR_FIELDS, expertLoad: isLoad };
 
 /**
  * @param name what the sentence of an error begins with
@@ -74,15 +104,12 @@ function parseResults(name: string, path: string, text: string): BenchResult[] {
 
 function parseResult(name: string, line: string): BenchResult {
   const value = parseLine(name, line) as BenchResult | null;
-  for (const [field, kind] of Object.entries(SCALAR_FIELDS)) {
-    const part = value?.[field as keyof typeof SCALAR_FIELDS];
-    if (!isOfKind(part, kind)) throw noResult(name, `${describe(part)} as ${field}`);
+  if (typeof value !== 'object' || value === null) throw noResult(name, describe(value));
+  for (const [field, holds] of Object.entries(FIELDS)) {
+    const part = value[field as keyof BenchResult];
+    if (!holds(part)) throw noResult(name, `${part === undefined ? 'none' : describe(part)} as ${field}`);
   }
-  const load = value!.expertLoad;
-  if (!Array.isArray(load) || !load.every(rows => isOfKind(rows, 'number'))) {
-    throw noResult(name, `${describe(load)} as expertLoad`);
-  }
-  return value!;
+  return value;
 }
 
 function parseLine(name: string, line: string): unknown {
@@ -92,12 +119,6 @@ function parseLine(name: string, line: string): unknown {
     if (!(error instanceof SyntaxError)) throw error;
     throw noResult(name, describe(line));
   }
-}
-
-function isOfKind(value: unknown, kind: Kind): boolean {
-  if (kind.startsWith('optional') && value === undefined) return true;
-  if (kind === 'text') return typeof value === 'string';
-  return kind === 'optional flag' ? value === true : Number.isFinite(value);
 }
 
 function noResult(name: string, got: string): MoeError {

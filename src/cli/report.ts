@@ -2,12 +2,12 @@
 
 import { writeFile } from 'node:fs/promises';
 import { renderReport } from '../../bench/report/page.ts';
-import { readResults } from '../../bench/report/read.ts';
+import { readReported } from '../../bench/report/read.ts';
 import { MoeError } from '../errors.ts';
 import { type ExitCode, printLine } from './output.ts';
 
 export async function report(files: readonly string[], { out }: { out: string }): Promise<ExitCode> {
-  const results = await readResults(files);
+  const results = readReported(files);
   const page = renderReport(results);
   if (out === '-') process.stdout.write(page);
   else {

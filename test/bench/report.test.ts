@@ -6,7 +6,7 @@ import { describe, expect, test } from 'vitest';
 import type { Chart } from '../../bench/report/chart.ts';
 import { expertLoads } from '../../bench/report/expert-load.ts';
 import { renderReport } from '../../bench/report/page.ts';
-import { type ReportedResult, readResults } from '../../bench/report/read.ts';
+import { type ReportedResult, readReported } from '../../bench/report/read.ts';
 import { roofline } from '../../bench/report/roofline.ts';
 import { THREADS, TOKENS, timeOver } from '../../bench/report/time-over.ts';
 import { run, spawn } from '../cli/support/command.ts';
@@ -33,11 +33,11 @@ function cells(page: string, row: RegExp): string[] {
 }
 
 describe('what is read', () => {
-  test('results of several files in order, with fields that are not known and without those that may lack', async () => {
+  test('results of several files in order, with fields that are not known and without those that may lack', () => {
     const { floorMs, flopsPerSecond, bytesPerSecond, ...bare } = LINE;
     const first = write('first.jsonl', lines({ ...LINE, baseline: { medianMs: 1 } }, bare));
-    const second = write('second.jsonl', Buffer.from(`\n${lines(LINE)}\n`));
-    const results = await readResults([first, second]);
+    const second = write('second.jsonl', lines(LINE));
+    const results = readReported([first, second]);
     expect(results.map(({ file, floorMs }) => [file, floorMs])).toEqual([
       [first, 1],
       [first, undefined],
@@ -47,24 +47,30 @@ describe('what is read', () => {
 
   const { medianMs, ...noMedian } = LINE;
   test.each([
-    ['a field that lacks', lines(LINE, noMedian), ':2: medianMs: expected a positive number, got none'],
-    ['text for a number', lines({ ...LINE, tokens: '4' }), ':1: tokens: expected a positive number, got "4"'],
-    ['a floor of no size', lines({ ...LINE, floorMs: 0 }), ':1: floorMs: expected a positive number, got 0'],
-    ['no load', lines({ ...LINE, expertLoad: [] }), ':1: expertLoad: expected counts of rows, got []'],
-    ['no date', lines({ ...LINE, date: 'soon' }), ':1: date: expected a date, got "soon"'],
-    ['no JSON', Buffer.from('\n{"shape"\n'), ':2: expected a result as JSON, got "{\\"shape\\""'],
-    ['no object', Buffer.from('[1]'), ':1: expected a result as JSON, got [1]'],
-    ['nothing', Buffer.from('\n'), ': expected results as lines of JSON, got none'],
-  ])('%s is refused in one sentence', async (name, content, sentence) => {
+    ['a field that lacks', lines(LINE, noMedian), 2, 'none as medianMs'],
+    ['text for a number', lines({ ...LINE, tokens: '4' }), 1, '"4" as tokens'],
+    ['a floor of no size', lines({ ...LINE, floorMs: 0 }), 1, '0 as floorMs'],
+    ['no load', lines({ ...LINE, expertLoad: [] }), 1, '[] as expertLoad'],
+    ['no date', lines({ ...LINE, date: 'soon' }), 1, '"soon" as date'],
+    ['no JSON', Buffer.from('{"shape"\n'), 1, '"{\\"shape\\""'],
+    ['no object', Buffer.from('1'), 1, '1'],
+  ])('%s is refused in one sentence', async (name, content, line, got) => {
     const file = write(`${name}.jsonl`, content);
     const finished = await run('report', file, '--out', join(folder, 'none.html'));
-    expect(finished).toEqual({ exitCode: 2, stdout: '', stderr: `moe-kernels: ${file}${sentence}\n` });
+    const sentence = `file: line ${line} of ${file}: expected a result of moe-kernels bench, got ${got}`;
+    expect(finished).toEqual({ exitCode: 2, stdout: '', stderr: `moe-kernels: ${sentence}\n` });
     expect(existsSync(join(folder, 'none.html'))).toBe(false);
+  });
+
+  test('nothing is refused in one sentence', async () => {
+    const file = write('nothing.jsonl', Buffer.from(''));
+    const sentence = `moe-kernels: file: expected results of moe-kernels bench, got none in ${file}\n`;
+    expect(await run('report', file)).toEqual({ exitCode: 2, stdout: '', stderr: sentence });
   });
 
   test('a file that is not there is refused in one sentence', async () => {
     const { exitCode, stderr } = await run('report', '/nowhere/run.jsonl');
-    const sentence = 'moe-kernels: /nowhere/run.jsonl: expected a readable file, got ENOENT\n';
+    const sentence = 'moe-kernels: file: expected a readable file, got /nowhere/run.jsonl (ENOENT)\n';
     expect([exitCode, stderr]).toEqual([2, sentence]);
   });
 });

@@ -47,7 +47,7 @@ test.each(['processor', 'version', 'instructionSet'])(
 
 test.each([
   ['not JSON', 'nonsense', 'got "nonsense"'],
-  ['another object', '{"shape":"a"}', 'got undefined as dtype'],
+  ['another object', '{"shape":"a"}', 'got none as dtype'],
 ])('a file with a line that is %s is left as it is', async (name, line, got) => {
   const path = write(`${name}.jsonl`, Buffer.from(`${line}\n`));
   const { exitCode, stdout, stderr } = await run(...SMALL, '--out', path);
@@ -110,14 +110,15 @@ test('the widest table fits 80 columns', async () => {
   expect(stdout.split('\n').filter(line => line.length > 80)).toEqual([]);
 });
 
-/** A file with what was just measured, as if it had taken `factor` times as long. */
+/** A file with what was just measured, as if it had taken `factor` times as long; both without any spread. */
 async function earlier(name: string, factor: number, changes: Partial<BenchResult> = {}) {
   const out = join(folder, `${name}.jsonl`);
   await run(...SMALL, '--out', out);
-  const [result] = read(out);
-  const { medianMs, lowMs, highMs } = result!;
-  const times = { medianMs: factor * medianMs, lowMs: factor * lowMs, highMs: factor * highMs };
-  write(`${name}-before.jsonl`, Buffer.from(`${JSON.stringify({ ...result, ...times, ...changes })}\n`));
+  const result = read(out)[0]!;
+  const taking = (ms: number): BenchResult => ({ ...result, medianMs: ms, lowMs: ms, highMs: ms });
+  const before = { ...taking(factor * result.medianMs), ...changes };
+  write(`${name}.jsonl`, Buffer.from(`${JSON.stringify(taking(result.medianMs))}\n`));
+  write(`${name}-before.jsonl`, Buffer.from(`${JSON.stringify(before)}\n`));
   return [...SMALL, '--out', out, '--baseline', join(folder, `${name}-before.jsonl`)];
 }
 
