@@ -1,8 +1,9 @@
 // What a campaign measures: every combination of the values asked for, as cases in the order in which they run.
 
+import type { Activation } from '../src/activation.ts';
 import type { FloatDType } from '../src/dtype.ts';
 import type { DeviceName } from '../src/tensor.ts';
-import { type LayerShape, ownActivation, type Pass } from './shapes.ts';
+import { type LayerShape, ownActivation, type Pass, parseShape, shapeName } from './shapes.ts';
 
 /** One thing to measure. */
 export interface BenchCase extends LayerShape {
@@ -27,6 +28,25 @@ export interface Sweep {
 
 export interface NamedShape extends LayerShape {
   readonly shape: string;
+}
+
+/**
+ * Shapes by name or as `T,H,I,E,K`, each with every number of tokens, or with its own.
+ * @param argument what the sentence of an error begins with
+ * @throws MoeError ERR_INVALID_ARGUMENT
+ */
+export function parseShapes(
+  argument: string,
+  texts: readonly string[],
+  { tokens, activation }: { readonly tokens?: readonly number[]; readonly activation?: Activation },
+): NamedShape[] {
+  return texts.flatMap(text => {
+    const given = parseShape(argument, text);
+    return (tokens ?? [given.tokens]).map(count => {
+      const layer = { ...given, ...(activation && { activation }), tokens: count };
+      return { shape: shapeName(text, layer), ...layer };
+    });
+  });
 }
 
 /** Says the same of a case and of its result, in every campaign. */

@@ -1,7 +1,7 @@
 // What the options of `moe-kernels bench` ask for.
 
-import { type BenchCase, expandSweep, type NamedShape } from '../../bench/campaign.ts';
-import { PASSES, parseShape, shapeName } from '../../bench/shapes.ts';
+import { type BenchCase, expandSweep, parseShapes } from '../../bench/campaign.ts';
+import { PASSES } from '../../bench/shapes.ts';
 import { ACTIVATIONS } from '../activation.ts';
 import { checkOneOf } from '../check.ts';
 import { getThreads } from '../device.ts';
@@ -47,29 +47,18 @@ export function withPlan(
 }
 
 export function parseCases(options: BenchCommandOptions, nameOf: NameOf): BenchCase[] {
-  const { device, threads, tf32 = false } = options;
+  const { device, threads, tokens, activation, tf32 = false } = options;
   checkDevice(nameOf('device'), device);
   return expandSweep({
-    shapes: parseShapes(options, nameOf),
+    shapes: parseShapes(nameOf('shape'), options.shape, {
+      ...(tokens !== undefined && { tokens: parseCounts(nameOf('tokens'), tokens) }),
+      ...(activation !== undefined && {
+        activation: checkOneOf(nameOf('activation'), activation, ACTIVATIONS),
+      }),
+    }),
     dtypes: parseList(nameOf('dtype'), options.dtype, FLOAT_DTYPES),
     threads: threads === undefined ? [getThreads()] : parseCounts(nameOf('threads'), threads, 1024),
     passes: parseList(nameOf('pass'), options.pass, PASSES),
     ...{ device, tf32 },
-  });
-}
-
-function parseShapes(
-  { shape: texts, activation: name, tokens }: BenchCommandOptions,
-  nameOf: NameOf,
-): NamedShape[] {
-  const counts = tokens === undefined ? undefined : parseCounts(nameOf('tokens'), tokens);
-  const activation =
-    name === undefined ? {} : { activation: checkOneOf(nameOf('activation'), name, ACTIVATIONS) };
-  return texts.flatMap(text => {
-    const given = parseShape(nameOf('shape'), text);
-    return (counts ?? [given.tokens]).map(count => {
-      const layer = { ...given, ...activation, tokens: count };
-      return { shape: shapeName(text, layer), ...layer };
-    });
   });
 }

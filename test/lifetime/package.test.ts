@@ -94,6 +94,15 @@ describe('the installed package', () => {
     expect(result.binary.startsWith(join(installed(), 'prebuilds'))).toBe(true);
   });
 
+  it('measures from a program', async () => {
+    const source = `import { bench } from 'moe-kernels/bench';
+      import { backendInfo } from 'moe-kernels';
+      const values = [];
+      for await (const { tokens } of bench({ shapes: ['4,16,20,6,2'], tokens: [1, 2], minTimeMs: 1 })) values.push(tokens);
+      console.log(JSON.stringify({ values, binary: backendInfo().binary }));`;
+    expect((await runProgram('bench.mjs', source)).values).toEqual([1, 2]);
+  });
+
   it('can be required where Node can require an ES module', async () => {
     const [major, minor] = process.versions.node.split('.').map(Number) as [number, number];
     const source = `const { tensor, backendInfo } = require('moe-kernels'); ${PROGRAM}`;
@@ -110,6 +119,8 @@ describe('the installed package', () => {
     await writeFile(
       join(application, name),
       `import { MoELayer, type Tensor, tensor, MoeError, type ErrorCode } from 'moe-kernels';
+       import { type BenchResult, bench } from 'moe-kernels/bench';
+       export const results: AsyncIterable<BenchResult> = bench({ dtypes: ['bfloat16'] });
        const layer: MoELayer = new MoELayer({ hidden: 8, intermediate: 8, experts: 2, topK: 1 });
        const y: Tensor = layer.forward(tensor(new Float32Array(8), [1, 8]));
        const shape: readonly number[] = y.shape;

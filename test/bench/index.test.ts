@@ -1,0 +1,62 @@
+// `moe-kernels/bench`: campaigns from a program.
+
+import { afterEach, describe, expect, it } from 'vitest';
+import { type BenchRequest, type BenchResult, bench } from '../../bench/index.ts';
+import { getThreads, MoeError, setThreads } from '../../src/index.ts';
+
+const SMALL: BenchRequest = { shapes: ['4,16,20,6,2'], minTimeMs: 1 };
+
+async function resultsOf(request: BenchRequest): Promise<BenchResult[]> {
+  const results: BenchResult[] = [];
+  for await (const result of bench(request)) results.push(result);
+  return results;
+}
+
+const threads = getThreads();
+afterEach(() => setThreads(threads));
+
+describe('bench()', () => {
+  it('yields every combination, by layer, and leaves the threads as they were', async () => {
+    setThreads(1);
+    const results = await resultsOf({
+      ...SMALL,
+      ...{ tokens: [1, 4], dtypes: ['float32', 'bfloat16'], passes: ['forward', 'both'], threads: [2] },
+    });
+    expect(results.map(({ tokens, dtype, pass }) => [tokens, dtype, pass])).toEqual(
+      [1, 4].flatMap(T =>
+        ['float32', 'bfloat16'].flatMap(dtype => ['forward', 'both'].map(pass => [T, dtype, pass])),
+      ),
+    );
+    for (const result of results) {
+      expect(result).toMatchObject({
+        hidden: 16,
+        experts: 6,
+        activation: 'swiglu',
+        device: 'cpu',
+        threads: 2,
+      });
+      expect(result.medianMs).toBeGreaterThan(0);
+    }
+    expect(getThreads()).toBe(1);
+  });
+
+  it('takes another activation', async () => {
+    const [result] = await resultsOf({ ...SMALL, activation: 'relu2', passes: ['forward'] });
+    expect(result!.activation).toBe('relu2');
+  });
+
+  it.each<[BenchRequest, string]>([
+    [{ shapes: ['mixtral'] }, 'shapes: expected mixtral-mini, '],
+    [{ tokens: [0] }, 'tokens: expected an integer from 1 to 2147483647, got 0'],
+    [{ dtypes: ['int8' as 'float32'] }, 'dtypes: expected one of float32, bfloat16, float16, got "int8"'],
+    [{ passes: ['up' as 'both'] }, 'passes: expected one of forward, backward, both, got "up"'],
+    [{ threads: [0] }, 'threads: expected an integer from 1 to 1024, got 0'],
+    [{ activation: 'tanh' as 'relu' }, 'activation: expected one of '],
+    [{ device: 'tpu' as 'cpu' }, 'device: expected cpu or cuda:N, got "tpu"'],
+    [{ minTimeMs: 0 }, 'minTimeMs: expected a positive number, got 0'],
+  ])('%j is refused at the call', (request, sentence) => {
+    const call = () => bench({ ...SMALL, ...request });
+    expect(call).toThrow(MoeError);
+    expect(call).toThrow(sentence);
+  });
+});
