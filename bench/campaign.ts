@@ -3,6 +3,7 @@
 import type { Activation } from '../src/activation.ts';
 import type { FloatDType } from '../src/dtype.ts';
 import type { DeviceName } from '../src/tensor.ts';
+import { groupBy } from './group-by.ts';
 import { type LayerShape, ownActivation, type Pass, parseShape, shapeName } from './shapes.ts';
 
 /** One thing to measure. */
@@ -77,15 +78,4 @@ export function groupByLayer(cases: readonly BenchCase[]): BenchCase[][] {
   return groupBy(cases, ({ shape, tokens, activation, dtype }) =>
     [shape, tokens, activation, dtype].join(' '),
   );
-}
-
-/** In the order in which the groups, and within them the values, come. */
-export function groupBy<T, K>(values: readonly T[], keyOf: (value: T) => K): T[][] {
-  const groups = new Map<K, T[]>();
-  for (const value of values) {
-    const key = keyOf(value);
-    if (!groups.has(key)) groups.set(key, []);
-    groups.get(key)!.push(value);
-  }
-  return [...groups.values()];
 }

@@ -5,6 +5,7 @@ import { appendFileSync, readFileSync } from 'node:fs';
 import { describe } from '../src/dtype.ts';
 import { badArgument, type MoeError } from '../src/errors.ts';
 import { parseStrictJson } from '../src/strict-json.ts';
+import { reading, writing } from './file-access.ts';
 import type { BenchResult } from './result.ts';
 
 /** What a field must be; where it may lack, `undefined` is. */
@@ -57,7 +58,7 @@ export function readResults(name: string, path: string): BenchResult[] {
   return parseResults(
     name,
     path,
-    attempt(name, path, 'a readable file', () => readFileSync(path, 'utf8')),
+    reading(name, path, () => readFileSync(path, 'utf8')),
   );
 }
 
@@ -73,7 +74,7 @@ export class ResultFile {
     this.#name = name;
     this.#path = path;
     this.#append('');
-    const text = attempt(name, path, 'a readable file', () => readFileSync(path, 'utf8'));
+    const text = reading(name, path, () => readFileSync(path, 'utf8'));
     this.results = parseResults(name, path, text);
     if (text !== '' && !text.endsWith('\n')) this.#append('\n');
   }
@@ -83,16 +84,7 @@ export class ResultFile {
   }
 
   #append(text: string): void {
-    attempt(this.#name, this.#path, 'a writable file', () => appendFileSync(this.#path, text));
-  }
-}
-
-function attempt<T>(name: string, path: string, expected: string, act: () => T): T {
-  try {
-    return act();
-  } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException;
-    throw badArgument('ERR_FILE', name, expected, `${path} (${code ?? message})`);
+    writing(this.#name, this.#path, () => appendFileSync(this.#path, text));
   }
 }
 

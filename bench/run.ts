@@ -5,9 +5,10 @@ import { backendInfo, setThreads, synchronize, trimMemory } from '../src/device.
 import { DTYPES } from '../src/dtype.ts';
 import type { MoeGradients } from '../src/ops/moe.ts';
 import { packageVersion } from '../src/package.ts';
-import { type BenchCase, groupBy } from './campaign.ts';
+import type { BenchCase } from './campaign.ts';
 import { type Ceilings, floorMs, measureCeilings } from './ceilings.ts';
 import { checkWorkload } from './check.ts';
+import { groupBy } from './group-by.ts';
 import { letSignalsIn, type Measured, type MeasureOptions, measure, type Timing } from './measure.ts';
 import { checkMemory } from './memory.ts';
 import { processorName } from './processor.ts';

@@ -1,11 +1,14 @@
 // How many rows each expert got, once for every layer, number of tokens and routing.
 
+import { groupBy } from '../group-by.ts';
 import type { Chart } from './chart.ts';
 import type { ReportedResult } from './read.ts';
-import { counted, groupBy, layerName } from './words.ts';
+import { counted, layerName } from './words.ts';
 
 export function expertLoads(results: readonly ReportedResult[]): Chart[] {
-  return groupBy(results, result => [result.tokens, layerName(result), result.expertLoad]).map(chartOf);
+  return groupBy(results, result => [result.tokens, layerName(result), ...result.expertLoad].join()).map(
+    chartOf,
+  );
 }
 
 function chartOf(results: readonly ReportedResult[]): Chart {

@@ -4,13 +4,14 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { packageRoot } from '../../src/package.ts';
+import { groupBy } from '../group-by.ts';
 import { type Chart, renderChart } from './chart.ts';
 import { expertLoads } from './expert-load.ts';
 import { Html, html, renderTable, type Table } from './html.ts';
 import type { ReportedResult } from './read.ts';
 import { roofline } from './roofline.ts';
 import { THREADS, TOKENS, timeOver } from './time-over.ts';
-import { differ, groupBy, layerName, measured } from './words.ts';
+import { differ, layerName, measured } from './words.ts';
 
 /** @param results one at least */
 export function renderReport(results: readonly ReportedResult[]): string {
@@ -58,9 +59,9 @@ function ownFile(name: string): Html {
 }
 
 function machines(results: readonly ReportedResult[]): Table {
-  const groups = groupBy(results, ({ processor, instructionSet, version, device }) => [
-    ...[processor, instructionSet, version, device],
-  ]);
+  const groups = groupBy(results, ({ processor, instructionSet, version, device }) =>
+    [processor, instructionSet, version, device].join('\n'),
+  );
   return {
     caption: 'What was measured, where and when',
     head: ['Processor', 'Device', 'Threads', 'Instruction set', 'moe-kernels', 'Measured (UTC)', 'Files'],

@@ -1,8 +1,9 @@
 // Where each result stands under the machine's two ceilings.
 
+import { groupBy } from '../group-by.ts';
 import type { Chart, Series } from './chart.ts';
 import type { ReportedResult } from './read.ts';
-import { groupBy, layerName, measured, namesOf } from './words.ts';
+import { layerName, measured, namesOf } from './words.ts';
 
 interface Roof {
   /** 10⁹ FLOPs a second. */

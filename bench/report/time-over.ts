@@ -1,8 +1,9 @@
 // Time over tokens, or over threads, of every layer and dtype that was measured at several.
 
+import { groupBy } from '../group-by.ts';
 import type { Chart, Series } from './chart.ts';
 import type { ReportedResult } from './read.ts';
-import { type Distinction, groupBy, layerName, layerSizes, measured, namesOf } from './words.ts';
+import { type Distinction, layerName, layerSizes, measured, namesOf } from './words.ts';
 
 interface Variable {
   readonly of: 'tokens' | 'threads';
@@ -21,7 +22,7 @@ export const THREADS: Variable = {
 };
 
 export function timeOver(variable: Variable, results: readonly ReportedResult[]): Chart[] {
-  return groupBy(results, result => [variable.layer(result), result.dtype])
+  return groupBy(results, result => [variable.layer(result), result.dtype].join())
     .filter(group => new Set(group.map(result => result[variable.of])).size > 1)
     .map(group => chartOf(variable, group));
 }

@@ -1,5 +1,6 @@
 // How the page writes numbers and names cases.
 
+import { groupBy } from '../group-by.ts';
 import type { ReportedResult } from './read.ts';
 
 const significant = new Intl.NumberFormat('en', { maximumSignificantDigits: 3, minimumSignificantDigits: 3 });
@@ -25,25 +26,7 @@ export function layerName(result: ReportedResult): string {
   return shape === [tokens, hidden, intermediate, experts, topK].join() ? sizes : `${shape} (${sizes})`;
 }
 
-/** The results of each key, in the order in which keys first come. */
-export function groupBy(
-  results: readonly ReportedResult[],
-  key: (result: ReportedResult) => unknown,
-): ReportedResult[][] {
-  const groups = new Map<string, ReportedResult[]>();
-  for (const result of results) {
-    const text = JSON.stringify(key(result));
-    const group = groups.get(text);
-    if (group) group.push(result);
-    else groups.set(text, [result]);
-  }
-  return [...groups.values()];
-}
-
-export function differ(
-  results: readonly ReportedResult[],
-  key: (result: ReportedResult) => unknown,
-): boolean {
+export function differ(results: readonly ReportedResult[], key: (result: ReportedResult) => string): boolean {
   return groupBy(results, key).length > 1;
 }
 

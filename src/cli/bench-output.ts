@@ -1,6 +1,6 @@
 // What `moe-kernels bench` prints once all is measured: a table for each layer in 80 columns for people, or CSV.
 
-import { groupBy } from '../../bench/campaign.ts';
+import { groupBy } from '../../bench/group-by.ts';
 import { SCALAR_FIELDS } from '../../bench/result-file.ts';
 import { isNamed } from '../../bench/shapes.ts';
 import type { ComparedResult } from '../../bench/verdict.ts';

@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { parse, YAMLParseError } from 'yaml';
+import { reading } from '../../bench/file-access.ts';
 import { checkKeys } from '../check.ts';
 import { describe } from '../dtype.ts';
 import { badArgument } from '../errors.ts';
@@ -17,7 +18,10 @@ export type Plan = ReadonlyMap<string, readonly string[]>;
 
 /** @throws MoeError ERR_FILE, or ERR_INVALID_ARGUMENT if a key is unknown or its value of the wrong type */
 export function readPlan(path: string): Plan {
-  const plan = parsePlan(path, readText(path));
+  const plan = parsePlan(
+    path,
+    reading('--plan', path, () => readFileSync(path, 'utf8')),
+  );
   checkKeys(path, plan, Object.keys(KEYS));
   return new Map(
     Object.entries(KEYS)
@@ -36,15 +40,6 @@ function readValues(name: string, value: unknown, kind: string): string[] {
   if (values.length > 0 && values.every(one => typeof one === type)) return values.map(String);
   const expected = `a ${type}${plural ? ' or a list of them' : ''}`;
   throw badArgument('ERR_INVALID_ARGUMENT', name, expected, describe(value));
-}
-
-function readText(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (error) {
-    const got = `${path} (${(error as NodeJS.ErrnoException).code})`;
-    throw badArgument('ERR_FILE', '--plan', 'a readable file', got);
-  }
 }
 
 /** JSON is YAML. */

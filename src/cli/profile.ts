@@ -1,15 +1,17 @@
 // `moe-kernels profile`: a layer checked, then its stages timed, for every dtype and pass asked for.
 
 import { closeSync, openSync, writeFileSync } from 'node:fs';
+import { type NamedShape, parseShapes } from '../../bench/campaign.ts';
+import { writing } from '../../bench/file-access.ts';
 import { type Profile, type ProfileResult, runProfile } from '../../bench/profile.ts';
 import { WrongResult } from '../../bench/run.ts';
-import { type LayerShape, PASSES, parseShape } from '../../bench/shapes.ts';
+import { PASSES } from '../../bench/shapes.ts';
 import { traceOf } from '../../bench/trace.ts';
 import { ACTIVATIONS } from '../activation.ts';
 import { checkInteger, checkOneOf } from '../check.ts';
 import { setThreads } from '../device.ts';
 import { describe, FLOAT_DTYPES } from '../dtype.ts';
-import { badArgument, type MoeError } from '../errors.ts';
+import { badArgument } from '../errors.ts';
 import { checkPositive, parseList } from './option-values.ts';
 import { type ExitCode, printComparisons, printJson, printLine, printTable, writeError } from './output.ts';
 
@@ -45,7 +47,7 @@ export async function profile(options: ProfileCommandOptions): Promise<ExitCode>
   const profiles: Profile[] = [];
   try {
     for (const dtype of dtypes) {
-      for await (const made of runProfile({ name: options.shape, shape, dtype, passes, minTimeMs })) {
+      for await (const made of runProfile({ name: shape.shape, shape, dtype, passes, minTimeMs })) {
         profiles.push(made);
         if (json) printJson(made.result);
         else printResult(made.result);
@@ -61,34 +63,21 @@ export async function profile(options: ProfileCommandOptions): Promise<ExitCode>
   return 0;
 }
 
-function parseLayer({ shape: text, tokens, activation }: ProfileCommandOptions): LayerShape {
-  return {
-    ...parseShape('--shape', text),
-    ...(tokens !== undefined && { tokens: checkInteger('--tokens', Number(tokens), 1) }),
+function parseLayer({ shape, tokens, activation }: ProfileCommandOptions): NamedShape {
+  const [layer] = parseShapes('--shape', [shape], {
+    ...(tokens !== undefined && { tokens: [checkInteger('--tokens', Number(tokens), 1)] }),
     ...(activation !== undefined && { activation: checkOneOf('--activation', activation, ACTIVATIONS) }),
-  };
+  });
+  return layer!;
 }
 
 /** Asked before measuring; what the file holds stays until there is something to write. */
 function checkWritable(file: string): void {
-  try {
-    closeSync(openSync(file, 'a'));
-  } catch (error) {
-    throw unwritable(file, error);
-  }
+  writing('--trace', file, () => closeSync(openSync(file, 'a')));
 }
 
 function writeTrace(file: string, profiles: readonly Profile[]): void {
-  try {
-    writeFileSync(file, JSON.stringify(traceOf(profiles)));
-  } catch (error) {
-    throw unwritable(file, error);
-  }
-}
-
-function unwritable(file: string, error: unknown): MoeError {
-  const { code } = error as NodeJS.ErrnoException;
-  return badArgument('ERR_FILE', '--trace', 'a file that can be written', `${describe(file)} (${code})`);
+  writing('--trace', file, () => writeFileSync(file, JSON.stringify(traceOf(profiles))));
 }
 
 function printResult(result: ProfileResult): void {

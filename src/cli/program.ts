@@ -154,7 +154,7 @@ function addReport(program: Command, finish: (code: ExitCode) => void): void {
   program
     .command('report')
     .description('one HTML page, readable offline, about what bench has measured')
-    .argument('<file...>', 'results, as bench --json prints them')
+    .argument('<file...>', 'results, as bench --out writes them')
     .option('--out <file>', 'where to write the page; - is standard output', 'report.html')
     .addHelpText('after', EXIT_CODES)
     .action(async (files, options) => {

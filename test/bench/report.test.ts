@@ -227,7 +227,7 @@ describe('the command', () => {
   test('a place that cannot be written is one sentence', async () => {
     const file = write('run.jsonl', lines(LINE));
     const out = join(folder, 'nowhere/page.html');
-    const message = `moe-kernels: --out: expected a file that can be written, got ENOENT for ${out}\n`;
+    const message = `moe-kernels: --out: expected a writable file, got ${out} (ENOENT)\n`;
     expect(await run('report', file, '--out', out)).toEqual({ exitCode: 2, stdout: '', stderr: message });
   });
 
