@@ -16,6 +16,8 @@ constexpr int64_t kBlockUnits = 512;
 // order of its addresses. A is no larger than above.
 constexpr int64_t kFewRowsUnits = 4096;
 static_assert(kFewRowsUnits <= kBlockRowTiles * kBlockUnits);
+// Where rows may be lanes: fewer would leave lanes empty, of more B is packed once for all of them.
+constexpr int64_t kLeastLaneRows = 12, kMostLaneRows = 96;
 // Of a stored row, asked for at a time: two strips of 512 rows, or of 1024 with half as many columns, fit the
 // second-level cache beside A and C.
 constexpr int64_t kStripBytes = 256;
@@ -46,15 +48,28 @@ Multiplier choose_multiplier(const Kernels& table, const Segment& segment, bool 
           .pack_b = pack_of(segment.b[0]),
           .products = table.tile_product[static_cast<size_t>(kind)],
           .few_rows_products =
-              table.few_rows_product[static_cast<size_t>(kind)][static_cast<size_t>(segment.b[0].dtype)]};
+              table.few_rows_product[static_cast<size_t>(kind)][static_cast<size_t>(segment.b[0].dtype)],
+          .row_lanes_products =
+              table.row_lanes_product[static_cast<size_t>(kind)][static_cast<size_t>(segment.b[0].dtype)]};
 }
+
+// A tile has at most so many rows of C; all but the last, a multiple of `step`.
+struct TileHeight {
+  int most;
+  int step = 1;
+
+  int rounded_up(int64_t rows) const { return static_cast<int>((rows + step - 1) / step * step); }
+};
+constexpr TileHeight kLaneTile = {.most = kMaxRowEights * kRowLanes, .step = kRowLanes};
 
 // Tiles of nearly equal height: a small last one would waste its loads of B.
 template <class Visit>
-void for_each_tile(const RowBlock& block, int tile_rows, Visit visit) {
-  const int64_t tiles = (block.rows + tile_rows - 1) / tile_rows;
+void for_each_tile(const RowBlock& block, TileHeight height, Visit visit) {
+  const int64_t tiles = (block.rows + height.most - 1) / height.most;
+  const int64_t steps = (block.rows + height.step - 1) / height.step;
   for (int64_t i = 0; i < tiles; ++i) {
-    const int64_t begin = block.rows * i / tiles, end = block.rows * (i + 1) / tiles;
+    const int64_t begin = steps * i / tiles * height.step;
+    const int64_t end = std::min(block.rows, steps * (i + 1) / tiles * height.step);
     visit(block.row + begin, static_cast<int>(end - begin));
   }
 }
@@ -120,14 +135,32 @@ BlockProduct::Run BlockProduct::run_from(const RowBlock& rows, int segment, int6
   if (segment == segments) return {};
   Run run = {.segment = segment};
   const Segment& of = segment_of(run);
-  run.few_rows = rows.rows <= table_.tile_rows && of.a.k_contiguous && of.b[0].k_contiguous;
-  const int64_t most = (run.few_rows ? kFewRowsUnits : kBlockUnits) * multiplier_of(run).steps;
+  run.form = form_of(rows, of, multiplier_of(run));
+  const int64_t most = longest_run(rows, run.form) * multiplier_of(run).steps;
   const int64_t k = k_of(rows, segment);
   run.steps = {.begin = step, .end = std::min(k, step + most)};
   run.finishes = run.steps.end == k;
   for (int later = segment + 1; later < segments; ++later)
     run.finishes = run.finishes && k_of(rows, later) == 0;
   return run;
+}
+
+BlockProduct::Form BlockProduct::form_of(const RowBlock& rows, const Segment& segment,
+                                         const Multiplier& multiplier) const {
+  if (!segment.a.k_contiguous || !segment.b[0].k_contiguous) return Form::panels;
+  const bool lanes_suit = kLeastLaneRows <= rows.rows && rows.rows <= kMostLaneRows;
+  if (lanes_suit && multiplier.row_lanes_products[0] != nullptr) return Form::row_lanes;
+  return rows.rows <= table_.tile_rows ? Form::few_rows : Form::panels;
+}
+
+// In units of k.
+int64_t BlockProduct::longest_run(const RowBlock& rows, Form form) const {
+  if (form == Form::panels) return kBlockUnits;
+  if (form == Form::few_rows) return kFewRowsUnits;
+  // A is no larger than in the other forms, and no line of B is cut.
+  constexpr int64_t kLineUnits = kCacheLine / static_cast<int64_t>(sizeof(float));
+  return kBlockRowTiles * table_.tile_rows * kBlockUnits / kLaneTile.rounded_up(rows.rows) / kLineUnits *
+         kLineUnits;
 }
 
 void BlockProduct::multiply(const Block& block, const Block& next) {
@@ -160,10 +193,10 @@ void BlockProduct::multiply_run(const Block& block, const Run& run, const Block&
     }
     for (int64_t col = begin; col < end; col += plan_.tile_columns) {
       if (col > begin) finder_.place(columns_, col, plan_.tile_columns);
-      if (run.few_rows) {
-        multiply_few_rows(block, run, col, c);
-      } else {
+      if (run.form == Form::panels) {
         multiply_panels(block, run, col, c);
+      } else {
+        multiply_as_stored(block, run, col, c);
       }
       c += block.rows->rows * kSlivers * table_.width;
     }
@@ -176,7 +209,7 @@ void BlockProduct::multiply_panels(const Block& block, const Run& run, int64_t c
   pack_columns(run);
   const RowBlock& rows = *block.rows;
   const float* a = scratch_.a.get();
-  for_each_tile(rows, table_.tile_rows, [&](int64_t row, int count) {
+  for_each_tile(rows, {.most = table_.tile_rows}, [&](int64_t row, int count) {
     const int64_t lines = (ahead_.lines + tiles_before_ - 1) / tiles_before_;
     --tiles_before_;
     multiplier_of(run).products[count - 1]({.units = units,
@@ -192,7 +225,7 @@ void BlockProduct::multiply_panels(const Block& block, const Run& run, int64_t c
   });
 }
 
-void BlockProduct::multiply_few_rows(const Block& block, const Run& run, int64_t col, float* c) {
+void BlockProduct::multiply_as_stored(const Block& block, const Run& run, int64_t col, float* c) {
   const RowBlock& rows = *block.rows;
   for (int i = 0; i < kSlivers; ++i) {
     const StoredColumns::Sliver& sliver = columns_.slivers[i];
@@ -204,16 +237,30 @@ void BlockProduct::multiply_few_rows(const Block& block, const Run& run, int64_t
     }
     const bool more = i + 1 < kSlivers;
     Ahead ahead = more ? ahead_of_sliver(columns_, i + 1) : ahead_of_sliver(upcoming_, 0);
-    multiplier_of(run).few_rows_products[rows.rows - 1]({.rows = sliver.rows,
-                                                         .offset = sliver.offset,
-                                                         .lanes = sliver.lanes,
-                                                         .steps = run.steps.count(),
-                                                         .a = scratch_.a.get(),
-                                                         .c = sums,
-                                                         .accumulate = run.accumulate,
-                                                         .ahead = {.of = &ahead, .lines = ahead.lines}});
+    FewRowsArgs args = {.rows = sliver.rows,
+                        .offset = sliver.offset,
+                        .lanes = sliver.lanes,
+                        .steps = run.steps.count(),
+                        .a = scratch_.a.get(),
+                        .c = sums,
+                        .accumulate = run.accumulate,
+                        .ahead = {.of = &ahead, .lines = ahead.lines}};
+    if (run.form == Form::few_rows) {
+      multiplier_of(run).few_rows_products[rows.rows - 1](args);
+      continue;
+    }
+    for_each_tile(rows, kLaneTile, [&](int64_t /*row*/, int count) {
+      const int lanes = kLaneTile.rounded_up(count);
+      multiplier_of(run).row_lanes_products[lanes / kRowLanes - 1]({.stored = args, .rows = count});
+      args.a += lanes * units_of(run);
+      args.c += count * kSlivers * table_.width;
+    });
   }
-  if (run.finishes) finish(rows.group, rows.row, static_cast<int>(rows.rows), col, c);
+  if (!run.finishes) return;
+  for_each_tile(rows, {.most = table_.tile_rows}, [&](int64_t row, int count) {
+    finish(rows.group, row, count, col, c);
+    c += count * kSlivers * table_.width;
+  });
 }
 
 void BlockProduct::clear(float* sums, int64_t rows) const {
@@ -233,15 +280,16 @@ void BlockProduct::pack_rows(const RowBlock& rows, const Run& run) {
               stored);
   }
   float* panel = scratch_.a.get();
-  for_each_tile(rows, table_.tile_rows, [&](int64_t row, int count) {
+  const TileHeight height = run.form == Form::row_lanes ? kLaneTile : TileHeight{.most = table_.tile_rows};
+  for_each_tile(rows, height, [&](int64_t row, int count) {
     if (operand.k_contiguous) list_rows(operand, rows.group, row, count, stored);
     multiplier_of(run).pack_a({.rows = stored,
                                .offset = operand.k_contiguous ? run.steps.begin : row,
                                .lanes = count,
-                               .pitch = count,
+                               .pitch = height.rounded_up(count),
                                .steps = run.steps.count(),
                                .panel = panel});
-    panel += count * units_of(run);
+    panel += height.rounded_up(count) * units_of(run);
   });
 }
 
@@ -279,7 +327,7 @@ void BlockProduct::finish_empty(const Block& block) {
   float* c = scratch_.c.get();
   std::fill_n(c, table_.tile_rows * kSlivers * table_.width, 0.0f);
   for (int64_t col = block.col_begin; col < block.col_end; col += plan_.tile_columns)
-    for_each_tile(*block.rows, table_.tile_rows,
+    for_each_tile(*block.rows, {.most = table_.tile_rows},
                   [&](int64_t row, int rows) { finish(block.rows->group, row, rows, col, c); });
 }
 

@@ -32,7 +32,9 @@ struct Multiplier {
   int steps;  // of k in one unit
   PackKernel pack_a, pack_b;
   const TileProduct* products;
-  const FewRowsProduct* few_rows_products;  // where B's k is contiguous
+  // Where B's k is contiguous; the latter by eights of rows - 1, null where there are none.
+  const FewRowsProduct* few_rows_products;
+  const RowLanesProduct* row_lanes_products;
 };
 std::vector<Multiplier> choose_multipliers(const GroupedGemm& gemm);
 
@@ -58,11 +60,15 @@ class BlockProduct {
  private:
   struct Scratch;
 
+  // How A and B meet: both as panels; or B as it is stored, transposed on its way where a single tile has all
+  // rows, or broadcast to rows as lanes.
+  enum class Form : uint8_t { panels, few_rows, row_lanes };
+
   // A run of k within a block, short enough for the caches; without steps after the last.
   struct Run {
     int segment = 0;
     Steps steps;
-    bool few_rows = false;    // multiplied without panels of B
+    Form form = Form::panels;
     bool accumulate = false;  // to the sums of the runs before
     bool finishes = false;    // the sums
 
@@ -81,10 +87,12 @@ class BlockProduct {
   Run first_run(const RowBlock& rows) const { return run_from(rows, 0, 0); }
   Run run_after(const RowBlock& rows, const Run& run) const;
   Run run_from(const RowBlock& rows, int segment, int64_t step) const;
+  Form form_of(const RowBlock& rows, const Segment& segment, const Multiplier& multiplier) const;
+  int64_t longest_run(const RowBlock& rows, Form form) const;
 
   void multiply_run(const Block& block, const Run& run, const Block& next, const Run& next_run);
   void multiply_panels(const Block& block, const Run& run, int64_t col, float* c);
-  void multiply_few_rows(const Block& block, const Run& run, int64_t col, float* c);
+  void multiply_as_stored(const Block& block, const Run& run, int64_t col, float* c);
   void pack_rows(const RowBlock& rows, const Run& run);
   void pack_columns(const Run& run);
   void clear(float* sums, int64_t rows) const;

@@ -16,9 +16,17 @@ namespace {
 constexpr int kTileRows = 14;
 
 #include "cpu/isa/table.h"
+// Builds on the table's.
+#include "cpu/isa/row_lanes.h"
+
+constexpr Kernels make_avx512_kernels() {
+  Kernels table = make_kernels("avx512");
+  add_row_lanes<FloatUnits, float>(table, PanelKind::floats, DType::float32);
+  return table;
+}
 
 }  // namespace
 
-const Kernels kAvx512Kernels = make_kernels("avx512");
+const Kernels kAvx512Kernels = make_avx512_kernels();
 
 }  // namespace moe::cpu

@@ -16,6 +16,8 @@ namespace {
 constexpr int kTileRows = 14;
 
 #include "cpu/isa/table.h"
+// Builds on the table's.
+#include "cpu/isa/row_lanes.h"
 
 // Two bfloat16 of consecutive k a unit. The instruction adds the two products to the sum one after the other,
 // rounding each, and takes denormals as zero.
@@ -41,7 +43,19 @@ struct BFloat16PairUnits {
     const __m512i rest = _mm512_add_epi16(order, _mm512_set1_epi16(16));
     units[1] = _mm512_castsi512_ps(_mm512_permutex2var_epi16(low, rest, high));
   }
+  static float unit(const bfloat16* steps) {
+    float pair;
+    std::memcpy(&pair, steps, sizeof pair);
+    return pair;
+  }
+  static float last_unit(const bfloat16* step) {
+    const uint32_t bits = step->bits;
+    float pair;
+    std::memcpy(&pair, &bits, sizeof pair);
+    return pair;
+  }
   static F multiply_add(F a, F b, F sum) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
+  static H multiply_add(H a, H b, H sum) { return _mm256_dpbf16_ps(sum, (__m256bh)a, (__m256bh)b); }
 
  private:
   static __m512i lanes(const bfloat16* row, int n) {
@@ -51,8 +65,10 @@ struct BFloat16PairUnits {
 
 constexpr Kernels make_bfloat16_kernels() {
   Kernels table = make_kernels("avx512bf16");
+  add_row_lanes<FloatUnits, float>(table, PanelKind::floats, DType::float32);
   add_products<BFloat16PairUnits>(table, PanelKind::bfloat16_pairs);
   add_source<BFloat16PairUnits, bfloat16>(table, PanelKind::bfloat16_pairs, DType::bfloat16);
+  add_row_lanes<BFloat16PairUnits, bfloat16>(table, PanelKind::bfloat16_pairs, DType::bfloat16);
   return table;
 }
 

@@ -83,6 +83,18 @@ struct FewRowsArgs {
 };
 using FewRowsProduct = void (*)(const FewRowsArgs&);
 
+// The same with A's rows as the lanes of registers, so that B's columns need no transposing: their units are
+// broadcast. a[unit][rows, in so many eights as the product is for]; lanes of A after `rows` are given no
+// sums.
+struct RowLanesArgs {
+  FewRowsArgs stored;
+  int rows;
+};
+using RowLanesProduct = void (*)(const RowLanesArgs&);
+// Rows that share half a register, and how many times as many the largest product has.
+inline constexpr int kRowLanes = 8;
+inline constexpr int kMaxRowEights = 6;
+
 // out[row][lane] (+)= scale · c[row][lane] + bias[lane]
 //
 // `streamed`: around the caches, where nobody would find it before it is gone. Then whoever lets others read
@@ -191,6 +203,8 @@ struct Kernels {
   PackKernel pack_lanes_contiguous[kPanelKinds][3];
   // By panel kind, source dtype and rows - 1; of all the rows that a tile may have.
   FewRowsProduct few_rows_product[kPanelKinds][3][kMaxTileRows];
+  // By panel kind, source dtype and eights of rows - 1; null where the instruction set has no such product.
+  RowLanesProduct row_lanes_product[kPanelKinds][3][kMaxRowEights];
 
   void (*store)(const StoreArgs&);
   void (*settle)();

@@ -20,7 +20,14 @@ struct FloatUnits {
   static void across_tile(const T* row, const T* /*next*/, F (&units)[kSlivers]) {
     for (int i = 0; i < kSlivers; ++i) units[i] = V::load(row + i * V::kWidth);
   }
-  static F multiply_add(F a, F b, F sum) { return V::fma(a, b, sum); }
+  // Of consecutive steps of k; of those that are left, fewer than a unit has (here none).
+  static float unit(const float* steps) { return *steps; }
+  static float last_unit(const float* steps) { return *steps; }
+
+  template <class Register>
+  static Register multiply_add(Register a, Register b, Register sum) {
+    return V::fma(a, b, sum);
+  }
 };
 
 // Before a loop over an array that is to stay in registers. Not under sanitizers, whose checks of every

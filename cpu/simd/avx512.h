@@ -33,6 +33,14 @@ struct V {
   static void stream(float16* p, F x) { _mm256_stream_si256(reinterpret_cast<__m256i*>(p), to_f16(x)); }
   static void settle() { _mm_sfence(); }
 
+  // Half a register: the lower lanes of one.
+  using Half = __m256;
+  static Half lower(F x) { return _mm512_castps512_ps256(x); }
+  static F widen(Half x) { return _mm512_castps256_ps512(x); }
+  static Half load_half(const float* p) { return _mm256_loadu_ps(p); }
+  static void store_half(float* p, Half x) { _mm256_storeu_ps(p, x); }
+  static Half fma(Half a, Half b, Half c) { return _mm256_fmadd_ps(a, b, c); }
+
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F add(F a, F b) { return _mm512_add_ps(a, b); }
   static F sub(F a, F b) { return _mm512_sub_ps(a, b); }

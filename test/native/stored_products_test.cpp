@@ -1,0 +1,194 @@
+// Products that read B as it is stored, of few rows and with rows as lanes: the bits of the same columns
+// packed and multiplied as tiles, in their own sliver of C and nowhere else, from stored rows that end where
+// reading faults.
+#include <cstring>
+#include <vector>
+
+#include "support/expect.h"
+
+namespace moe::test {
+namespace {
+
+using cpu::PanelKind;
+
+struct StoredCase {
+  PanelKind kind;
+  DType source;
+  bool row_lanes;
+  int rows, lanes;
+  int64_t steps;
+  bool accumulate;
+};
+
+// The operands of one product, and both ways to compute it.
+class Problem {
+ public:
+  Problem(const cpu::Kernels& table, const StoredCase& given, Random& random)
+      : table_(table),
+        case_(given),
+        units_((given.steps + steps_per_unit(given.kind) - 1) / steps_per_unit(given.kind)),
+        pitch_(cpu::kSlivers * table.width),
+        a_pitch_(given.row_lanes ? eights() * cpu::kRowLanes : given.rows),
+        b_(given.source, given.lanes * (kOffset + given.steps), random),
+        a_(panel_dtype(), units_ * a_pitch_ * steps_per_unit(given.kind), random),
+        before_(DType::float32, given.rows * pitch_, random) {
+    for (int64_t lane = 0; lane < given.lanes; ++lane)
+      stored_.push_back(b_.at(lane * (kOffset + given.steps)));
+    // A unit past an odd end has nothing in its second half.
+    if (given.steps % steps_per_unit(given.kind) != 0) {
+      for (int64_t row = 0; row < a_pitch_; ++row) a_.set(((units_ - 1) * a_pitch_ + row) * 2 + 1, 0);
+    }
+  }
+
+  // Into one sliver of C, or false where what lies beside it was written.
+  bool has_bits_of_tiles(int sliver) {
+    Array c(DType::float32, case_.rows * pitch_);
+    std::memcpy(c.at(0), before_.at(0), bytes_of_c());
+    cpu::Ahead ahead = {.row = stored_.data(), .begin = 0, .end = 1 << 20, .at = 0, .lines = 1 << 14};
+    multiply({.rows = stored_.data(),
+              .offset = kOffset,
+              .lanes = case_.lanes,
+              .steps = case_.steps,
+              .a = a_.f32(),
+              .c = c.f32() + sliver * table_.width,
+              .accumulate = case_.accumulate,
+              .ahead = {.of = &ahead, .lines = ahead.lines}});
+    const std::vector<float> tile = multiply_as_tiles(sliver);
+    for (int64_t row = 0; row < case_.rows; ++row) {
+      for (int64_t column = 0; column < pitch_; ++column) {
+        const int64_t i = row * pitch_ + column, lane = column - sliver * table_.width;
+        if (lane >= case_.lanes && lane < table_.width) continue;
+        const bool computed = lane >= 0 && lane < case_.lanes;
+        const void* want = computed ? &tile[static_cast<size_t>(i)] : before_.at(i);
+        if (std::memcmp(c.at(i), want, sizeof(float)) != 0) return false;
+      }
+    }
+    return c.guard_untouched();
+  }
+
+ private:
+  static constexpr int64_t kOffset = 3;
+
+  DType panel_dtype() const {
+    return case_.kind == PanelKind::bfloat16_pairs ? DType::bfloat16 : DType::float32;
+  }
+  size_t kind() const { return static_cast<size_t>(case_.kind); }
+  size_t source() const { return static_cast<size_t>(case_.source); }
+  int eights() const { return (case_.rows + cpu::kRowLanes - 1) / cpu::kRowLanes; }
+  size_t bytes_of_c() const { return static_cast<size_t>(case_.rows * pitch_) * sizeof(float); }
+
+  void multiply(const cpu::FewRowsArgs& args) const {
+    if (case_.row_lanes) {
+      table_.row_lanes_product[kind()][source()][eights() - 1]({.stored = args, .rows = case_.rows});
+    } else {
+      table_.few_rows_product[kind()][source()][case_.rows - 1](args);
+    }
+  }
+
+  // Each row a tile of its own, whose bits are those of every tile.
+  std::vector<float> multiply_as_tiles(int sliver) {
+    Array panel(DType::float32, units_ * table_.width + table_.width - 1),
+        zeros(DType::float32, units_ * table_.width);
+    std::memset(zeros.at(0), 0, static_cast<size_t>(zeros.size()) * sizeof(float));
+    table_.pack_k_contiguous[kind()][source()]({.rows = stored_.data(),
+                                                .offset = kOffset,
+                                                .lanes = case_.lanes,
+                                                .pitch = table_.width,
+                                                .steps = case_.steps,
+                                                .panel = panel.f32()});
+    std::vector<float> c(static_cast<size_t>(case_.rows * pitch_));
+    std::memcpy(c.data(), before_.at(0), bytes_of_c());
+    std::vector<float> a(static_cast<size_t>(units_));
+    for (int64_t row = 0; row < case_.rows; ++row) {
+      for (int64_t unit = 0; unit < units_; ++unit)
+        std::memcpy(&a[static_cast<size_t>(unit)], a_.f32() + unit * a_pitch_ + row, sizeof(float));
+      table_.tile_product[kind()][0]({.units = units_,
+                                      .a = a.data(),
+                                      .b0 = sliver == 0 ? panel.f32() : zeros.f32(),
+                                      .b1 = sliver == 0 ? zeros.f32() : panel.f32(),
+                                      .c = c.data() + row * pitch_,
+                                      .accumulate = case_.accumulate});
+    }
+    return c;
+  }
+
+  const cpu::Kernels& table_;
+  const StoredCase case_;
+  const int64_t units_, pitch_, a_pitch_;
+  Array b_, a_, before_;
+  std::vector<const void*> stored_;
+};
+
+// `lane_counts` of B's columns, in every length of k that ends somewhere else in a block of it.
+void check(const cpu::Kernels& table, StoredCase given, std::vector<int> lane_counts, Random& random) {
+  const int64_t block = 16 * steps_per_unit(given.kind);
+  for (int lanes : lane_counts) {
+    for (int64_t steps : {int64_t{1}, block - 1, block, block + 1, 3 * block, 3 * block + 2}) {
+      for (bool accumulate : {false, true}) {
+        given.lanes = lanes;
+        given.steps = steps;
+        given.accumulate = accumulate;
+        CAPTURE(given.rows);
+        CAPTURE(lanes);
+        CAPTURE(steps);
+        CAPTURE(accumulate);
+        Problem problem(table, given, random);
+        for (int sliver = 0; sliver < cpu::kSlivers; ++sliver)
+          if (!problem.has_bits_of_tiles(sliver)) FAIL_CHECK("the bits differ in sliver ", sliver);
+      }
+    }
+  }
+}
+
+void check_few_rows(const cpu::Kernels& table, PanelKind kind, DType source) {
+  Random random(3);
+  for (int rows = 1; rows <= table.tile_rows; ++rows) {
+    const StoredCase given = {.kind = kind, .source = source, .row_lanes = false, .rows = rows};
+    check(table, given, {1, table.width - 1, table.width}, random);
+  }
+}
+
+void check_row_lanes(const cpu::Kernels& table, PanelKind kind, DType source) {
+  Random random(4);
+  if (table.row_lanes_product[static_cast<size_t>(kind)][static_cast<size_t>(source)][0] == nullptr) return;
+  for (int eights = 1; eights <= cpu::kMaxRowEights; ++eights) {
+    for (int missing : {0, 1, 7}) {
+      const int rows = eights * cpu::kRowLanes - missing;
+      const StoredCase given = {.kind = kind, .source = source, .row_lanes = true, .rows = rows};
+      check(table, given, {1, cpu::kRowLanes, cpu::kRowLanes + 1, table.width}, random);
+    }
+  }
+}
+
+template <class Check>
+void for_each_source(Check check_source) {
+  for_each_table([&](const cpu::Kernels& table) {
+    for (DType source : kFloatDTypes) {
+      INFO("floats from ", std::string(name_of(source)));
+      check_source(table, PanelKind::floats, source);
+    }
+    if (table.tile_product[static_cast<size_t>(PanelKind::bfloat16_pairs)][0] == nullptr) return;
+    INFO("pairs");
+    check_source(table, PanelKind::bfloat16_pairs, DType::bfloat16);
+  });
+}
+
+}  // namespace
+
+TEST_SUITE("kernels") {
+  TEST_CASE("few rows have the bits of packed tiles") {
+    for_each_source(check_few_rows);
+  }
+
+  TEST_CASE("rows as lanes have the bits of packed tiles") {
+    for_each_source(check_row_lanes);
+  }
+
+  TEST_CASE("rows are lanes wherever a register has halves") {
+    for_each_table([](const cpu::Kernels& table) {
+      CHECK_EQ(table.row_lanes_product[0][0][0] != nullptr, table.width == 2 * cpu::kRowLanes);
+    });
+  }
+}
+
+}  // namespace moe::test
