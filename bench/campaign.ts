@@ -4,12 +4,11 @@ import type { Activation } from '../src/activation.ts';
 import type { FloatDType } from '../src/dtype.ts';
 import type { DeviceName } from '../src/tensor.ts';
 import { groupBy } from './group-by.ts';
+import type { RouterName } from './layer-design.ts';
 import { type LayerShape, ownActivation, type Pass, parseShape, shapeName } from './shapes.ts';
 
 /** One thing to measure. */
-export interface BenchCase extends LayerShape {
-  /** What the shape is called. */
-  readonly shape: string;
+export interface BenchCase extends NamedShape {
   readonly dtype: FloatDType;
   readonly device: DeviceName;
   readonly pass: Pass;
@@ -27,8 +26,12 @@ export interface Sweep {
   readonly tf32: boolean;
 }
 
+/** A shape with its name, and how it is routed. */
 export interface NamedShape extends LayerShape {
+  /** What the shape is called. */
   readonly shape: string;
+  /** Unless it is the shape's own. */
+  readonly router?: RouterName;
 }
 
 /**
@@ -52,8 +55,11 @@ export function parseShapes(
 
 /** Says the same of a case and of its result, in every campaign. */
 export function caseKey(one: BenchCase): string {
-  const { shape, tokens, activation, dtype, pass, device, threads, tf32 } = one;
-  const layer = [shape, `T${tokens}`, ...(activation === ownActivation(shape) ? [] : [activation])];
+  const { shape, tokens, activation, router, dtype, pass, device, threads, tf32 } = one;
+  const layer = [
+    ...[shape, `T${tokens}`, ...(activation === ownActivation(shape) ? [] : [activation])],
+    ...(router ? [router] : []),
+  ];
   const count = threads === 1 ? '1 thread' : `${threads} threads`;
   return [...layer, dtype, ...(tf32 ? ['tf32'] : []), pass, device, count].join(' ');
 }
@@ -75,7 +81,7 @@ export function expandSweep({ shapes, dtypes, threads, passes, device, tf32 }: S
 
 /** Those that one layer of random weights serves, together. */
 export function groupByLayer(cases: readonly BenchCase[]): BenchCase[][] {
-  return groupBy(cases, ({ shape, tokens, activation, dtype }) =>
-    [shape, tokens, activation, dtype].join(' '),
+  return groupBy(cases, ({ shape, tokens, activation, router, dtype }) =>
+    [shape, tokens, activation, router, dtype].join(' '),
   );
 }

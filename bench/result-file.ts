@@ -46,7 +46,8 @@ export const SCALAR_FIELDS: Readonly<Record<Exclude<keyof BenchResult, 'expertLo
     experts: isPositive,
     topK: isPositive,
   },
-  ...{ activation: isText, instructionSet: isText, processor: isText, version: isText, date: isDate },
+  ...{ activation: isText, router: optional(isText) },
+  ...{ instructionSet: isText, processor: isText, version: isText, date: isDate },
 };
 const FIELDS = { ...SCALAR_FIELDS, expertLoad: isLoad };
 

@@ -13,8 +13,15 @@ import { letSignalsIn, type Measured, type MeasureOptions, measure, type Timing 
 import { checkMemory } from './memory.ts';
 import { processorName } from './processor.ts';
 import type { BenchResult } from './result.ts';
+import { designOf, routedShape } from './routed-shapes.ts';
 import { bytes, flops, type Pass } from './shapes.ts';
-import { disposeForward, disposeGradients, Workload, type WorkloadForward } from './workload.ts';
+import {
+  disposeForward,
+  disposeGradients,
+  loadOfExperts,
+  Workload,
+  type WorkloadForward,
+} from './workload.ts';
 
 export interface BenchOptions extends MeasureOptions {
   /** Called before each case is checked or measured. */
@@ -38,7 +45,11 @@ export class WrongResult extends Error {
 
 /** @throws MoeError ERR_OUT_OF_MEMORY if the layer that the cases share would not fit */
 export function checkLayerFits(cases: readonly BenchCase[]): void {
-  checkMemory(cases[0]!, needsBackward(cases));
+  const [layer] = cases as readonly [BenchCase];
+  checkMemory(layer.shape, routedShape(layer), {
+    backward: needsBackward(cases),
+    elementBytes: DTYPES[layer.dtype].bytes,
+  });
 }
 
 /**
@@ -51,7 +62,7 @@ export async function* runBench(
 ): AsyncGenerator<BenchResult> {
   checkLayerFits(cases);
   const { dtype, device } = cases[0]!;
-  using workload = new Workload(cases[0]!, dtype, device);
+  using workload = new Workload(cases[0]!, dtype, device, { design: designOf(cases[0]!) });
   for (const group of groupBy(cases, ({ threads }) => threads)) {
     setThreads(group[0]!.threads);
     options.onCase?.(group[0]!);
@@ -87,7 +98,11 @@ function resultOf(
 ): BenchResult {
   const { shape, dtype, device, pass, threads, tf32, ...layer } = one;
   const touchedExperts = expertLoad.filter(rows => rows > 0).length;
-  const cost = { flops: flops(one, pass), bytes: bytes(one, pass, DTYPES[dtype].bytes, touchedExperts) };
+  const rows = expertLoad.reduce((a, b) => a + b);
+  const cost = {
+    flops: flops(one, pass, rows),
+    bytes: bytes(one, pass, DTYPES[dtype].bytes, touchedExperts, rows),
+  };
   return {
     ...{ shape, dtype, device, pass, threads, ...(tf32 && { tf32 }) },
     ...timing,
@@ -98,13 +113,6 @@ function resultOf(
     ...{ processor: processorName(), version: packageVersion() },
     date: new Date().toISOString(),
   };
-}
-
-function loadOfExperts(workload: Workload): number[] {
-  const forward = workload.forward('nothing');
-  const load = [...(forward.routing.counts.dataSync() as Int32Array)];
-  disposeForward(forward);
-  return load;
 }
 
 /** A pass as it is timed, and what it made last. */

@@ -1,6 +1,7 @@
 // What the options of `moe-kernels bench` ask for.
 
-import { type BenchCase, expandSweep, parseShapes } from '../../bench/campaign.ts';
+import { type BenchCase, expandSweep, type NamedShape, parseShapes } from '../../bench/campaign.ts';
+import { withRouters } from '../../bench/routed-shapes.ts';
 import { PASSES } from '../../bench/shapes.ts';
 import { ACTIVATIONS } from '../activation.ts';
 import { checkOneOf } from '../check.ts';
@@ -15,6 +16,8 @@ export interface BenchCommandOptions {
   shape: string[];
   activation?: string;
   tokens?: string;
+  router?: string;
+  list?: boolean;
   dtype: string;
   pass: string;
   device: DeviceName;
@@ -47,18 +50,30 @@ export function withPlan(
 }
 
 export function parseCases(options: BenchCommandOptions, nameOf: NameOf): BenchCase[] {
-  const { device, threads, tokens, activation, tf32 = false } = options;
+  const { device, threads, tf32 = false } = options;
   checkDevice(nameOf('device'), device);
   return expandSweep({
-    shapes: parseShapes(nameOf('shape'), options.shape, {
-      ...(tokens !== undefined && { tokens: parseCounts(nameOf('tokens'), tokens) }),
-      ...(activation !== undefined && {
-        activation: checkOneOf(nameOf('activation'), activation, ACTIVATIONS),
-      }),
-    }),
+    shapes: parseLayers(options.shape, options, nameOf),
     dtypes: parseList(nameOf('dtype'), options.dtype, FLOAT_DTYPES),
     threads: threads === undefined ? [getThreads()] : parseCounts(nameOf('threads'), threads, 1024),
     passes: parseList(nameOf('pass'), options.pass, PASSES),
     ...{ device, tf32 },
   });
+}
+
+/** What says which layers are measured, in every command that measures. */
+export type LayerOptions = Pick<BenchCommandOptions, 'activation' | 'tokens' | 'router'>;
+
+export function parseLayers(
+  shapes: readonly string[],
+  { tokens, activation, router }: LayerOptions,
+  nameOf: NameOf = option => `--${option}`,
+): NamedShape[] {
+  const sized = parseShapes(nameOf('shape'), shapes, {
+    ...(tokens !== undefined && { tokens: parseCounts(nameOf('tokens'), tokens) }),
+    ...(activation !== undefined && {
+      activation: checkOneOf(nameOf('activation'), activation, ACTIVATIONS),
+    }),
+  });
+  return withRouters(nameOf('router'), sized, router?.split(','));
 }

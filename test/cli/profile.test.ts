@@ -114,7 +114,7 @@ describe('the profile', () => {
 
 describe('wrong usage is one sentence and exit code 2', () => {
   test.each([
-    ['--shape tiny', /^--shape: expected mixtral-mini, .* or five integers T,H,I,E,K, got "tiny"$/],
+    ['--shape tiny', /^--shape: expected a name .* or five integers T,H,I,E,K, got "tiny"$/],
     ['--tokens 0', /^--tokens: expected an integer from 1 to 2147483647, got 0$/],
     ['--tokens some', /^--tokens: expected an integer from 1 to 2147483647, got NaN$/],
     ['--pass sideways', /^--pass: expected one of forward, backward, both, got "sideways"$/],

@@ -1,0 +1,10 @@
+// A layer in words; by itself, for the page of results is made where there may be no addon.
+
+import type { NamedShape } from './campaign.ts';
+
+/** All but the tokens. */
+export function describeSizes(layer: Omit<NamedShape, 'shape' | 'tokens'>): string {
+  const { hidden, intermediate, experts, topK, activation, router } = layer;
+  const words = [`H ${hidden}`, `I ${intermediate}`, `E ${experts}`, `K ${topK}`, activation];
+  return [...words, ...(router ? [router] : [])].join(', ');
+}
