@@ -32,6 +32,8 @@ export interface NamedShape extends LayerShape {
   readonly shape: string;
   /** Unless it is the shape's own. */
   readonly router?: RouterName;
+  /** How rows are distributed over experts, unless that is left to the router. */
+  readonly skew?: string;
 }
 
 /**
@@ -55,10 +57,10 @@ export function parseShapes(
 
 /** Says the same of a case and of its result, in every campaign. */
 export function caseKey(one: BenchCase): string {
-  const { shape, tokens, activation, router, dtype, pass, device, threads, tf32 } = one;
+  const { shape, tokens, activation, router, skew, dtype, pass, device, threads, tf32 } = one;
   const layer = [
     ...[shape, `T${tokens}`, ...(activation === ownActivation(shape) ? [] : [activation])],
-    ...(router ? [router] : []),
+    ...[router, skew].filter(part => part !== undefined),
   ];
   const count = threads === 1 ? '1 thread' : `${threads} threads`;
   return [...layer, dtype, ...(tf32 ? ['tf32'] : []), pass, device, count].join(' ');
@@ -81,7 +83,7 @@ export function expandSweep({ shapes, dtypes, threads, passes, device, tf32 }: S
 
 /** Those that one layer of random weights serves, together. */
 export function groupByLayer(cases: readonly BenchCase[]): BenchCase[][] {
-  return groupBy(cases, ({ shape, tokens, activation, router, dtype }) =>
-    [shape, tokens, activation, router, dtype].join(' '),
+  return groupBy(cases, ({ shape, tokens, activation, router, skew, dtype }) =>
+    [shape, tokens, activation, router, skew, dtype].join(' '),
   );
 }

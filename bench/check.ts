@@ -85,7 +85,7 @@ async function readLayer(
   { shape, design, x, dy, router, experts }: Workload,
   { routing }: WorkloadForward,
 ): Promise<LayerValues> {
-  const { weight, bias, selectionBias, sequenceLength } = router;
+  const { weight, bias, selectionBias, sequenceLength, indices: given } = router;
   const read = async (tensor: Tensor | undefined) => tensor && Float64Array.from(await tensor.float32());
   return {
     ...{ shape, design, experts },
@@ -96,6 +96,7 @@ async function readLayer(
     ...{ x: await x.float32(), dy: await dy.float32() },
     ...{ routerWeight: (await read(weight))!, routerBias: await read(bias) },
     slots: routing.indices.shape[1]!,
+    given: (await given?.data()) as Int32Array | undefined,
     indices: (await routing.indices.data()) as Int32Array,
     weights: await routing.weights.float32(),
     dropped: (await routing.dropped?.data()) as Int32Array | undefined,
@@ -122,13 +123,13 @@ async function checkRouting(layer: LayerValues, { routing }: WorkloadForward): P
  * ranked either way in float32.
  */
 function shareOfWrongTokens(layer: LayerValues, logits: Float64Array): number {
-  const { router, slots, indices, dropped } = layer;
+  const { router, slots, given, indices, dropped } = layer;
   const served = servedSlots(indices, dropped);
   const width = (logits.length / indices.length) * slots;
   const nudged = logits.slice();
   for (const [slot, expert] of (router.expertChoice ? served : indices).entries())
     if (expert >= 0) nudged[Math.floor(slot / slots) * width + expert]! += TIE;
-  const expected = referenceRoute(router, nudged, width);
+  const expected = referenceRoute(router, nudged, width, given);
   const wanted = servedSlots(expected.indices, expected.dropped);
   const tokens = indices.length / slots;
   const of = (all: Int32Array, token: number) =>

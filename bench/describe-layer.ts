@@ -4,7 +4,7 @@ import type { NamedShape } from './campaign.ts';
 
 /** All but the tokens. */
 export function describeSizes(layer: Omit<NamedShape, 'shape' | 'tokens'>): string {
-  const { hidden, intermediate, experts, topK, activation, router } = layer;
+  const { hidden, intermediate, experts, topK, activation, router, skew } = layer;
   const words = [`H ${hidden}`, `I ${intermediate}`, `E ${experts}`, `K ${topK}`, activation];
-  return [...words, ...(router ? [router] : [])].join(', ');
+  return [...words, router, skew].filter(word => word !== undefined).join(', ');
 }

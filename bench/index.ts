@@ -9,7 +9,7 @@ import { checkDevice, type DeviceName } from '../src/tensor.ts';
 import { type BenchCase, expandSweep, groupByLayer, parseShapes } from './campaign.ts';
 import type { MeasureOptions } from './measure.ts';
 import type { BenchResult } from './result.ts';
-import { type RouterChoice, withRouters } from './routed-shapes.ts';
+import { type RouterChoice, withRouters, withSkews } from './routed-shapes.ts';
 import { checkLayerFits, runBench } from './run.ts';
 import { PASSES, type Pass } from './shapes.ts';
 
@@ -32,6 +32,8 @@ export interface BenchRequest {
   readonly activation?: Activation;
   /** Instead of the shapes' own, which is `own`. */
   readonly routers?: readonly RouterChoice[];
+  /** `router` (default: its choice of random tokens), `uniform`, `zipf:S`, `one-hot` or `trace:FILE`: the load of the experts. */
+  readonly skews?: readonly string[];
   /** Default float32. */
   readonly dtypes?: readonly FloatDType[];
   /** Default `both`: forward, saving for backward, and backward. */
@@ -58,7 +60,7 @@ export function bench(request: BenchRequest = {}): AsyncGenerator<BenchResult> {
 }
 
 function casesOf(request: BenchRequest): BenchCase[] {
-  const { shapes = ['mixtral-mini'], tokens, activation, routers, device = 'cpu' } = request;
+  const { shapes = ['mixtral-mini'], tokens, activation, routers, skews, device = 'cpu' } = request;
   const { dtypes = ['float32'], passes = ['both'], threads = [getThreads()] } = request;
   checkDevice('device', device);
   const sized = parseShapes('shapes', shapes, {
@@ -66,7 +68,7 @@ function casesOf(request: BenchRequest): BenchCase[] {
     ...(activation !== undefined && { activation: checkOneOf('activation', activation, ACTIVATIONS) }),
   });
   return expandSweep({
-    shapes: withRouters('routers', sized, routers),
+    shapes: withSkews('skews', withRouters('routers', sized, routers), skews),
     dtypes: dtypes.map(dtype => checkOneOf('dtypes', dtype, FLOAT_DTYPES)),
     threads: threads.map(count => checkInteger('threads', count, 1, 1024)),
     passes: passes.map(pass => checkOneOf('passes', pass, PASSES)),

@@ -37,7 +37,8 @@ export function resolveDesign(
   shape: Pick<LayerShape, 'topK' | 'experts'>,
   design: LayerDesign,
 ): ResolvedRouter {
-  return resolveRouter(argument, routerOptions(shape, design), logitsPerToken(shape, design));
+  const { hash } = design.router;
+  return resolveRouter(argument, routerOptions(shape, design), logitsPerToken(shape, design), hash);
 }
 
 /** E' */
@@ -85,6 +86,12 @@ export function withRouter(
   if (router === undefined) return design;
   const make: RouterFor = ROUTERS[router];
   return { ...design, router: make(shape) };
+}
+
+/** The design with experts that are given: what only chooses is left out. */
+export function withGivenExperts(design: LayerDesign): LayerDesign {
+  const { groups, selectionBias, ...router } = design.router;
+  return { ...design, router: { ...router, hash: true } };
 }
 
 /** In words, without what only scales weights. */

@@ -10,7 +10,7 @@ import { type Ceilings, floorMs, measureCeilings } from './ceilings.ts';
 import { type MeasureOptions, measure, type Timing, timingOf } from './measure.ts';
 import { checkMemory } from './memory.ts';
 import { processorName } from './processor.ts';
-import { designOf, routedShape } from './routed-shapes.ts';
+import { routedShape, workloadOptions } from './routed-shapes.ts';
 import { checkResult, type MeasuredPass, measuredPass } from './run.ts';
 import type { Pass } from './shapes.ts';
 import { type RecordedCall, recordCall, spanMs, withoutWholes } from './spans.ts';
@@ -69,7 +69,7 @@ export async function* runProfile(options: ProfileOptions): AsyncGenerator<Profi
   const backward = passes.some(pass => pass !== 'forward');
   const elementBytes = DTYPES[dtype].bytes;
   checkMemory(shape.shape, routedShape(shape), { backward, elementBytes });
-  using workload = new Workload(shape, dtype, 'cpu', { design: designOf(shape) });
+  using workload = new Workload(shape, dtype, 'cpu', workloadOptions(shape));
   await checkResult(workload, backward);
   const ceilings = measureCeilings(dtype);
   const ceilingsOf: CeilingsOf = {

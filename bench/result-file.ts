@@ -46,7 +46,7 @@ export const SCALAR_FIELDS: Readonly<Record<Exclude<keyof BenchResult, 'expertLo
     experts: isPositive,
     topK: isPositive,
   },
-  ...{ activation: isText, router: optional(isText) },
+  ...{ activation: isText, router: optional(isText), skew: optional(isText) },
   ...{ instructionSet: isText, processor: isText, version: isText, date: isDate },
 };
 const FIELDS = { ...SCALAR_FIELDS, expertLoad: isLoad };

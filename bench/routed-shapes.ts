@@ -8,10 +8,13 @@ import {
   plainDesign,
   ROUTER_NAMES,
   resolveDesign,
+  withGivenExperts,
   withRouter,
 } from './layer-design.ts';
 import { MODEL_LAYERS } from './model-layers.ts';
 import { type LayerShape, ownActivation } from './shapes.ts';
+import { skewedExperts } from './skew.ts';
+import type { WorkloadOptions } from './workload.ts';
 
 /** The shape's own router, then those that any shape can be given. */
 export const ROUTER_CHOICES = ['own', ...ROUTER_NAMES] as const;
@@ -20,7 +23,19 @@ export type RouterChoice = (typeof ROUTER_CHOICES)[number];
 /** What a layer is beside its sizes. */
 export function designOf(layer: NamedShape): LayerDesign {
   const own = MODEL_LAYERS.get(layer.shape)?.design ?? plainDesign(layer);
-  return withRouter(ofActivation(own, layer), layer.router, layer);
+  const design = withRouter(ofActivation(own, layer), layer.router, layer);
+  return layer.skew === undefined ? design : withGivenExperts(design);
+}
+
+/** What a workload of the layer is made of, beside its sizes. */
+export function workloadOptions(layer: NamedShape): WorkloadOptions {
+  const indices = givenExperts('skew', layer);
+  return { design: designOf(layer), ...(indices && { indices }) };
+}
+
+function givenExperts(argument: string, layer: NamedShape): Int32Array | undefined {
+  const { skew, tokens, experts, topK } = layer;
+  return skew === undefined ? undefined : skewedExperts(argument, skew, { tokens, experts, topK });
 }
 
 /** A shape with E' logits and K' slots a token, where they are others than E and K. */
@@ -57,4 +72,22 @@ export function withRouters(
   );
   for (const one of routed) resolveDesign(argument, one, designOf(one));
   return routed;
+}
+
+/**
+ * Every shape with each distribution of rows over experts; `router` leaves it to the router.
+ * @param argument what the sentence of an error begins with
+ * @throws MoeError as {@link skewedExperts}; ERR_INVALID_ARGUMENT for a router that takes no given experts
+ */
+export function withSkews(
+  argument: string,
+  shapes: readonly NamedShape[],
+  skews: readonly string[] = ['router'],
+): NamedShape[] {
+  const skewed = shapes.flatMap(shape => skews.map(skew => (skew === 'router' ? shape : { ...shape, skew })));
+  for (const one of skewed) {
+    givenExperts(argument, one);
+    resolveDesign(argument, one, designOf(one));
+  }
+  return skewed;
 }

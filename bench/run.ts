@@ -13,7 +13,7 @@ import { letSignalsIn, type Measured, type MeasureOptions, measure, type Timing 
 import { checkMemory } from './memory.ts';
 import { processorName } from './processor.ts';
 import type { BenchResult } from './result.ts';
-import { designOf, routedShape } from './routed-shapes.ts';
+import { routedShape, workloadOptions } from './routed-shapes.ts';
 import { bytes, flops, type Pass } from './shapes.ts';
 import {
   disposeForward,
@@ -62,7 +62,7 @@ export async function* runBench(
 ): AsyncGenerator<BenchResult> {
   checkLayerFits(cases);
   const { dtype, device } = cases[0]!;
-  using workload = new Workload(cases[0]!, dtype, device, { design: designOf(cases[0]!) });
+  using workload = new Workload(cases[0]!, dtype, device, workloadOptions(cases[0]!));
   for (const group of groupBy(cases, ({ threads }) => threads)) {
     setThreads(group[0]!.threads);
     options.onCase?.(group[0]!);

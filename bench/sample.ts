@@ -40,6 +40,8 @@ export interface LayerValues {
   readonly experts: Experts;
   /** K' */
   readonly slots: number;
+  /** [T, K], where experts are given. */
+  readonly given: Int32Array | undefined;
   /** [T, K'] */
   readonly indices: Int32Array;
   readonly weights: Float32Array;

@@ -29,6 +29,8 @@ export type WorkloadForward = MoeForwardResult & { readonly routing: Routing };
 export interface WorkloadOptions {
   /** Default: the plain one. */
   readonly design?: LayerDesign;
+  /** Expert ids [T, K], where the router only weighs them. */
+  readonly indices?: Int32Array;
 }
 
 export class Workload implements Disposable {
@@ -54,7 +56,7 @@ export class Workload implements Disposable {
     try {
       this.x = this.#random([T, H]);
       this.dy = this.#random([T, H]);
-      this.router = this.#makeRouter();
+      this.router = this.#makeRouter(options.indices);
       this.experts = this.#makeExperts();
     } catch (error) {
       this.dispose();
@@ -62,9 +64,9 @@ export class Workload implements Disposable {
     }
   }
 
-  #makeRouter(): RouterParameters {
+  #makeRouter(indices: Int32Array | undefined): RouterParameters {
     const { shape, design } = this;
-    const { tokens, hidden } = shape;
+    const { tokens, hidden, topK } = shape;
     const { score, level, capacity } = resolveDesign('router', shape, design);
     const logits = logitsPerToken(shape, design);
     // A tenth of what scores are about.
@@ -77,6 +79,7 @@ export class Workload implements Disposable {
       ...(selectionBias && {
         selectionBias: this.#random([logits], { deviation: biasDeviation, dtype: 'float32' }),
       }),
+      ...(indices && { indices: this.#keep(tensor(indices, [tokens, topK], { device: this.device })) }),
       // All tokens are one sequence.
       ...((level === 'sequence' || capacity?.per === 'sequence') && { sequenceLength: tokens }),
     };
@@ -115,13 +118,17 @@ export class Workload implements Disposable {
     this.dispose();
   }
 
+  #keep(made: Tensor): Tensor {
+    this.#tensors.push(made);
+    return made;
+  }
+
   /** Uniform, drawn in float32 and rounded to the dtype. */
   #random(
     shape: readonly number[],
     { deviation = 1, dtype = this.dtype }: { deviation?: number; dtype?: FloatDType } = {},
   ): Tensor {
-    const made = empty(shape, { dtype, device: this.device });
-    this.#tensors.push(made);
+    const made = this.#keep(empty(shape, { dtype, device: this.device }));
     fillUniform(made, Math.sqrt(3) * deviation, this.#tensors.length);
     return made;
   }

@@ -1,7 +1,7 @@
 // What the options of `moe-kernels bench` ask for.
 
 import { type BenchCase, expandSweep, type NamedShape, parseShapes } from '../../bench/campaign.ts';
-import { withRouters } from '../../bench/routed-shapes.ts';
+import { withRouters, withSkews } from '../../bench/routed-shapes.ts';
 import { PASSES } from '../../bench/shapes.ts';
 import { ACTIVATIONS } from '../activation.ts';
 import { checkOneOf } from '../check.ts';
@@ -17,6 +17,7 @@ export interface BenchCommandOptions {
   activation?: string;
   tokens?: string;
   router?: string;
+  skew?: string;
   list?: boolean;
   dtype: string;
   pass: string;
@@ -62,11 +63,11 @@ export function parseCases(options: BenchCommandOptions, nameOf: NameOf): BenchC
 }
 
 /** What says which layers are measured, in every command that measures. */
-export type LayerOptions = Pick<BenchCommandOptions, 'activation' | 'tokens' | 'router'>;
+export type LayerOptions = Pick<BenchCommandOptions, 'activation' | 'tokens' | 'router' | 'skew'>;
 
 export function parseLayers(
   shapes: readonly string[],
-  { tokens, activation, router }: LayerOptions,
+  { tokens, activation, router, skew }: LayerOptions,
   nameOf: NameOf = option => `--${option}`,
 ): NamedShape[] {
   const sized = parseShapes(nameOf('shape'), shapes, {
@@ -75,5 +76,6 @@ export function parseLayers(
       activation: checkOneOf(nameOf('activation'), activation, ACTIVATIONS),
     }),
   });
-  return withRouters(nameOf('router'), sized, router?.split(','));
+  const routed = withRouters(nameOf('router'), sized, router?.split(','));
+  return withSkews(nameOf('skew'), routed, skew?.split(','));
 }

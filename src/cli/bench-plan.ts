@@ -9,7 +9,7 @@ import { badArgument } from '../errors.ts';
 
 /** Of a plural also a list. */
 const KEYS = {
-  ...{ shape: 'strings', activation: 'string', tokens: 'numbers', router: 'strings' },
+  ...{ shape: 'strings', activation: 'string', tokens: 'numbers', router: 'strings', skew: 'strings' },
   ...{ dtype: 'strings', pass: 'strings', device: 'string', threads: 'numbers', minTime: 'number' },
 } as const;
 

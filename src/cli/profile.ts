@@ -23,6 +23,7 @@ export interface ProfileCommandOptions {
   tokens?: string;
   activation?: string;
   router?: string;
+  skew?: string;
   dtype: string;
   pass: string;
   device: string;

@@ -78,6 +78,8 @@ const SHAPES =
   'mixtral-mini, deepseek-mini, qwen3-mini, switch-mini, a model’s layer as bench --list names it, or T,H,I,E,K';
 const ROUTERS =
   'own, softmax, softmax-normalized, softmax-selected, sigmoid, sigmoid-bias, groups, sparsemixer, capacity, expert-choice';
+const LOADS = 'how rows are distributed over experts';
+const SKEWS = 'router, uniform, zipf:S, one-hot, trace:FILE';
 const activationOption = () =>
   new Option('--activation <name>', 'activation of the experts (default: the shape’s own, else swiglu)');
 const dtypesOption = () =>
@@ -101,6 +103,7 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
     .option('--tokens <list>', 'other numbers of tokens, separated by commas (default: the shape’s own)')
     .addOption(activationOption())
     .option('--router <list>', `any of ${ROUTERS}, separated by commas (default: own)`)
+    .option('--skew <list>', `${LOADS}: any of ${SKEWS}, separated by commas (default: router)`)
     .addOption(dtypesOption())
     .option('--pass <list>', 'any of forward, backward, both, separated by commas', 'both')
     .addOption(deviceOption())
@@ -112,7 +115,7 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
     .option('--min-time <seconds>', 'how long to measure each pass', '2')
     .option(
       '--plan <file>',
-      'JSON or YAML with any of shape, activation, tokens, router, dtype, pass, device, threads, minTime; options override it',
+      'JSON or YAML with any of shape, activation, tokens, router, skew, dtype, pass, device, threads, minTime; options override it',
     )
     .option(
       '--out <file>',
@@ -143,6 +146,7 @@ function addProfile(program: Command, finish: (code: ExitCode) => void): void {
     .option('--tokens <count>', 'tokens (default: the shape’s own)')
     .addOption(activationOption())
     .option('--router <name>', `${ROUTERS} (default: own)`)
+    .option('--skew <name>', `${LOADS}: ${SKEWS} (default: router)`)
     .addOption(dtypesOption())
     .option('--pass <list>', 'any of forward, backward, both, separated by commas', 'forward,backward')
     .option('--device <device>', 'where to run: so far the CPU alone', 'cpu' satisfies DeviceName)
