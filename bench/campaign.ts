@@ -3,15 +3,20 @@
 import type { Activation } from '../src/activation.ts';
 import type { FloatDType } from '../src/dtype.ts';
 import type { DeviceName } from '../src/tensor.ts';
+import { partName } from './describe-layer.ts';
 import { groupBy } from './group-by.ts';
 import type { RouterName } from './layer-design.ts';
 import { type LayerShape, ownActivation, type Pass, parseShape, shapeName } from './shapes.ts';
+import { passOf, type Stage } from './stages.ts';
 
 /** One thing to measure. */
 export interface BenchCase extends NamedShape {
   readonly dtype: FloatDType;
   readonly device: DeviceName;
+  /** Of a stage: what it is part of. */
   readonly pass: Pass;
+  /** One op of the layer, where it is not the whole that is measured. */
+  readonly stage?: Stage;
   readonly threads: number;
   /** Whether a GPU rounds float32 operands to tf32. */
   readonly tf32?: true;
@@ -22,6 +27,8 @@ export interface Sweep {
   readonly dtypes: readonly FloatDType[];
   readonly threads: readonly number[];
   readonly passes: readonly Pass[];
+  /** Instead of passes. */
+  readonly stages?: readonly Stage[];
   readonly device: DeviceName;
   readonly tf32: boolean;
 }
@@ -57,22 +64,23 @@ export function parseShapes(
 
 /** Says the same of a case and of its result, in every campaign. */
 export function caseKey(one: BenchCase): string {
-  const { shape, tokens, activation, router, skew, dtype, pass, device, threads, tf32 } = one;
+  const { shape, tokens, activation, router, skew, dtype, device, threads, tf32 } = one;
   const layer = [
     ...[shape, `T${tokens}`, ...(activation === ownActivation(shape) ? [] : [activation])],
     ...[router, skew].filter(part => part !== undefined),
   ];
   const count = threads === 1 ? '1 thread' : `${threads} threads`;
-  return [...layer, dtype, ...(tf32 ? ['tf32'] : []), pass, device, count].join(' ');
+  return [...layer, dtype, ...(tf32 ? ['tf32'] : []), partName(one), device, count].join(' ');
 }
 
 /** The product of a sweep's values; what it names twice counts once. */
-export function expandSweep({ shapes, dtypes, threads, passes, device, tf32 }: Sweep): BenchCase[] {
+export function expandSweep({ shapes, dtypes, threads, passes, stages, device, tf32 }: Sweep): BenchCase[] {
+  const parts = stages?.map(stage => ({ pass: passOf(stage), stage })) ?? passes.map(pass => ({ pass }));
   const cases = shapes.flatMap(shape =>
     dtypes.flatMap(dtype =>
       threads.flatMap(count =>
-        passes.map(pass => ({
-          ...{ ...shape, dtype, device, pass, threads: count },
+        parts.map(part => ({
+          ...{ ...shape, dtype, device, ...part, threads: count },
           ...(tf32 && dtype === 'float32' && device !== 'cpu' && { tf32 }),
         })),
       ),

@@ -33,6 +33,9 @@ const SAMPLED_COLUMNS = 4;
 /** Float32 tells logits apart that differ by this, and what is computed of them. */
 const TIE = 1e-5;
 
+/** What is no gradient. */
+const VALUES = ['y', 'up', 'down', 'combine'];
+
 type Results = Map<string, Float64Array>;
 
 /** Compares what was computed with what the reference computes, in the workload's precision. */
@@ -61,7 +64,7 @@ export async function checkWorkload(workload: Workload, backward: boolean): Prom
   }
 }
 
-function judgeFor({ dtype }: Workload): Judge {
+export function judgeFor({ dtype }: Workload): Judge {
   return (actual, reference) => {
     const exact = reference(FLOAT64);
     const bound = boundsFor(dtype, exact, reference);
@@ -76,14 +79,14 @@ function boundsFor(
   exact: Results,
   reference: (precision: Precision) => Results,
 ): (name: string) => number {
-  if (dtype === 'float32') return name => (name === 'y' ? VALUE_BOUND : GRADIENT_BOUND);
+  if (dtype === 'float32') return name => (VALUES.includes(name) ? VALUE_BOUND : GRADIENT_BOUND);
   const plain = reference(plainPrecision(dtype));
   return name => lowPrecisionBound(dtype, exact.get(name)!, plain.get(name)!);
 }
 
-async function readLayer(
+export async function readLayer(
   { shape, design, x, dy, router, experts }: Workload,
-  { routing }: WorkloadForward,
+  { routing }: Pick<WorkloadForward, 'routing'>,
 ): Promise<LayerValues> {
   const { weight, bias, selectionBias, sequenceLength, indices: given } = router;
   const read = async (tensor: Tensor | undefined) => tensor && Float64Array.from(await tensor.float32());
@@ -104,7 +107,10 @@ async function readLayer(
 }
 
 /** Routing is in float32 whatever the dtype, and so are its bounds. Its choice and its weights are those of the logits it found. */
-async function checkRouting(layer: LayerValues, { routing }: WorkloadForward): Promise<Comparison[]> {
+export async function checkRouting(
+  layer: LayerValues,
+  { routing }: Pick<WorkloadForward, 'routing'>,
+): Promise<Comparison[]> {
   const { router, x, routerWeight, routerBias, indices, weights, dropped } = layer;
   const { hidden } = layer.shape;
   const exact = referenceLogits(Float64Array.from(x), routerWeight, routerBias, hidden);
@@ -147,7 +153,7 @@ function shareOfWrongTokens(layer: LayerValues, logits: Float64Array): number {
 }
 
 /** `count` indices below `size` from first to last, evenly spaced; fewer where there are fewer. */
-function spread(size: number, count: number): number[] {
+export function spread(size: number, count: number): number[] {
   const step = (size - 1) / Math.max(1, count - 1);
   return [...new Set(Array.from({ length: count }, (_, i) => Math.floor(i * step)))];
 }
@@ -170,7 +176,7 @@ async function checkTokens(
 }
 
 /** Those with a slot that is served, from first to last, and one without, where there is one. */
-function someTokens({ shape, slots, indices, dropped }: LayerValues): number[] {
+export function someTokens({ shape, slots, indices, dropped }: LayerValues): number[] {
   const served = servedSlots(indices, dropped);
   const isServed = (token: number) =>
     served.subarray(token * slots, (token + 1) * slots).some(expert => expert >= 0);

@@ -11,12 +11,14 @@ import type { MeasureOptions } from './measure.ts';
 import type { BenchResult } from './result.ts';
 import { type RouterChoice, withRouters, withSkews } from './routed-shapes.ts';
 import { checkLayerFits, runBench } from './run.ts';
-import { PASSES, type Pass } from './shapes.ts';
+import type { Pass } from './shapes.ts';
+import { partsOf, type Stage } from './stages.ts';
 
 export type { BenchResult } from './result.ts';
 export type { RouterChoice } from './routed-shapes.ts';
 export { WrongResult } from './run.ts';
 export type { LayerShape, Pass } from './shapes.ts';
+export type { Stage } from './stages.ts';
 export type { BenchCase, DeviceName, FloatDType };
 
 /** Every combination of these is measured. */
@@ -38,6 +40,8 @@ export interface BenchRequest {
   readonly dtypes?: readonly FloatDType[];
   /** Default `both`: forward, saving for backward, and backward. */
   readonly passes?: readonly Pass[];
+  /** Single ops of the layer, instead of passes. */
+  readonly stages?: readonly Stage[];
   /** Threads of the CPU backend. Default as {@link setThreads} left them, as they are again afterwards. */
   readonly threads?: readonly number[];
   /** Default `cpu`. */
@@ -61,7 +65,7 @@ export function bench(request: BenchRequest = {}): AsyncGenerator<BenchResult> {
 
 function casesOf(request: BenchRequest): BenchCase[] {
   const { shapes = ['mixtral-mini'], tokens, activation, routers, skews, device = 'cpu' } = request;
-  const { dtypes = ['float32'], passes = ['both'], threads = [getThreads()] } = request;
+  const { dtypes = ['float32'], passes, stages, threads = [getThreads()] } = request;
   checkDevice('device', device);
   const sized = parseShapes('shapes', shapes, {
     ...(tokens && { tokens: tokens.map(count => checkInteger('tokens', count, 1)) }),
@@ -71,7 +75,7 @@ function casesOf(request: BenchRequest): BenchCase[] {
     shapes: withSkews('skews', withRouters('routers', sized, routers), skews),
     dtypes: dtypes.map(dtype => checkOneOf('dtypes', dtype, FLOAT_DTYPES)),
     threads: threads.map(count => checkInteger('threads', count, 1, 1024)),
-    passes: passes.map(pass => checkOneOf('passes', pass, PASSES)),
+    ...partsOf({ pass: 'passes', stage: 'stages' }, passes, stages),
     device,
     tf32: getFloat32Matmul() === 'tf32',
   });

@@ -7,16 +7,17 @@ import { weightCount } from './shapes.ts';
 
 /**
  * An estimate from above of the memory a run needs at its peak, in bytes: weights, their gradients, what ops hold between them, and
- * what the check reads, of weights one expert's at a time, once as float32 and once as float64.
+ * what the check reads: of weights one expert's at a time, twice as float32 and once as float64, and those of the expert before, which
+ * are collected late.
  */
 export function requiredBytes(layer: RoutedShape, backward: boolean, elementBytes: number): number {
   const { tokens, hidden, intermediate, experts, topK, activation, logits = experts, slots = topK } = layer;
   const weights = weightCount(layer);
-  const rowWidth = (isGated(activation) ? 4 : 2) * intermediate + 2 * hidden;
+  const rowWidth = (isGated(activation) ? 4 : 2) * intermediate + 4 * hidden;
   const activations = 4 * tokens * (topK * rowWidth + 8 * hidden) + 8 * tokens * (8 * logits + 8 * slots);
   return (
     weights * elementBytes * (backward ? 2 : 1) +
-    12 * (weights / experts) +
+    32 * (weights / experts) +
     32 * logits * hidden +
     activations
   );

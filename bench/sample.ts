@@ -169,7 +169,7 @@ function takeUp(
   const halves = Array.from({ length: columnsPerOutput(activation) }, (_, half) => half * intermediate);
   const rows = halves.flatMap(start => columns.map(column => start + column));
   const width = tensor.size / (tensor.shape[0]! * tensor.shape[1]!);
-  return join(experts.map(e => takeRows(expertValues(tensor, e), rows, width)));
+  return joinValues(experts.map(e => takeRows(expertValues(tensor, e), rows, width)));
 }
 
 /** The part [experts, H, columns] of the down projection that is the neurons'. */
@@ -181,15 +181,15 @@ function takeDown(
   const elements = Array.from({ length: hidden }, (_, h) => h * intermediate).flatMap(start =>
     columns.map(column => start + column),
   );
-  return join(experts.map(e => takeRows(expertValues(tensor, e), elements, 1)));
+  return joinValues(experts.map(e => takeRows(expertValues(tensor, e), elements, 1)));
 }
 
 /** Of a tensor [E, …] what is the neurons' experts'. */
 function takeWhole(tensor: Tensor, _: LayerShape, { experts }: Neurons): Float64Array {
-  return join(experts.map(e => Float64Array.from(expertValues(tensor, e))));
+  return joinValues(experts.map(e => Float64Array.from(expertValues(tensor, e))));
 }
 
-function join(parts: readonly Float64Array[]): Float64Array {
+export function joinValues(parts: readonly Float64Array[]): Float64Array {
   const joined = new Float64Array(parts.reduce((length, part) => length + part.length, 0));
   let at = 0;
   for (const part of parts) {

@@ -1,6 +1,6 @@
 // Time over tokens, or over threads, of every layer and dtype that was measured at several.
 
-import { describeSizes } from '../describe-layer.ts';
+import { describeSizes, partName } from '../describe-layer.ts';
 import { groupBy } from '../group-by.ts';
 import type { Chart, Series } from './chart.ts';
 import type { ReportedResult } from './read.ts';
@@ -29,7 +29,7 @@ export function timeOver(variable: Variable, results: readonly ReportedResult[])
 }
 
 function chartOf({ of, layer, distinctions }: Variable, results: readonly ReportedResult[]): Chart {
-  const name = namesOf(results, ({ pass }) => pass, distinctions);
+  const name = namesOf(results, partName, distinctions);
   const lines = groupBy(results, name).map(group => group.toSorted((a, b) => a[of] - b[of]));
   const series = lines.flatMap((line, colour): Series[] => {
     const label = name(line[0]!);

@@ -2,7 +2,7 @@
 
 import { type BenchCase, expandSweep, type NamedShape, parseShapes } from '../../bench/campaign.ts';
 import { withRouters, withSkews } from '../../bench/routed-shapes.ts';
-import { PASSES } from '../../bench/shapes.ts';
+import { partsOf } from '../../bench/stages.ts';
 import { ACTIVATIONS } from '../activation.ts';
 import { checkOneOf } from '../check.ts';
 import { getThreads } from '../device.ts';
@@ -20,7 +20,8 @@ export interface BenchCommandOptions {
   skew?: string;
   list?: boolean;
   dtype: string;
-  pass: string;
+  pass?: string;
+  stage?: string;
   device: DeviceName;
   tf32?: boolean;
   threads?: string;
@@ -53,11 +54,12 @@ export function withPlan(
 export function parseCases(options: BenchCommandOptions, nameOf: NameOf): BenchCase[] {
   const { device, threads, tf32 = false } = options;
   checkDevice(nameOf('device'), device);
+  const names = { pass: nameOf('pass'), stage: nameOf('stage') };
   return expandSweep({
     shapes: parseLayers(options.shape, options, nameOf),
     dtypes: parseList(nameOf('dtype'), options.dtype, FLOAT_DTYPES),
     threads: threads === undefined ? [getThreads()] : parseCounts(nameOf('threads'), threads, 1024),
-    passes: parseList(nameOf('pass'), options.pass, PASSES),
+    ...partsOf(names, options.pass?.split(','), options.stage?.split(',')),
     ...{ device, tf32 },
   });
 }

@@ -105,7 +105,11 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
     .option('--router <list>', `any of ${ROUTERS}, separated by commas (default: own)`)
     .option('--skew <list>', `${LOADS}: any of ${SKEWS}, separated by commas (default: router)`)
     .addOption(dtypesOption())
-    .option('--pass <list>', 'any of forward, backward, both, separated by commas', 'both')
+    .option('--pass <list>', 'any of forward, backward, both, separated by commas (default: both)')
+    .option(
+      '--stage <list>',
+      'single ops instead of passes: any of route, dispatch, up, down, combine, dgrad, wgrad, separated by commas',
+    )
     .addOption(deviceOption())
     .option('--tf32', 'let GPUs round float32 operands of matmuls to tf32')
     .option(
@@ -115,7 +119,7 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
     .option('--min-time <seconds>', 'how long to measure each pass', '2')
     .option(
       '--plan <file>',
-      'JSON or YAML with any of shape, activation, tokens, router, skew, dtype, pass, device, threads, minTime; options override it',
+      'JSON or YAML with any of shape, activation, tokens, router, skew, dtype, pass, stage, device, threads, minTime; options override it',
     )
     .option(
       '--out <file>',

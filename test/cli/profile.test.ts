@@ -67,6 +67,20 @@ describe('the profile', () => {
     }
   });
 
+  test('of another router and load', async () => {
+    const router = ['--router', 'softmax-selected', '--skew', 'one-hot', '--pass', 'forward'];
+    const { stdout } = await run(...SMALL, ...router, '--json');
+    const [line] = jsonLines<ProfileResult>(stdout);
+    expect([line!.router, line!.skew]).toEqual(['softmax-selected', 'one-hot']);
+    const up = line!.stages.find(({ op, stage }) => op === 'expertsForward' && stage === 'up');
+    // Two of the six experts are read.
+    expect(up!.bytes).toBe(4 * (2 * 2 * 16 * 20 + 24 * 16 + 48 * 20));
+    const table = await run(...SMALL, ...router);
+    expect(table.stdout).toMatch(
+      /^24,16,20,6,2: T 24, H 16, I 20, E 6, K 2, swiglu, softmax-selected, one-hot\n/,
+    );
+  });
+
   test('a trace of every pass', async () => {
     const file = join(folder, 'layer.trace.json');
     expect((await run(...SMALL, '--pass', 'forward,backward', '--trace', file)).exitCode).toBe(0);

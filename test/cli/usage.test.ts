@@ -3,6 +3,7 @@
 import { describe, expect, test } from 'vitest';
 import { ROUTER_CHOICES } from '../../bench/routed-shapes.ts';
 import { PASSES, SHAPES } from '../../bench/shapes.ts';
+import { STAGES } from '../../bench/stages.ts';
 import { backendInfo, devices } from '../../src/index.ts';
 import { packageVersion } from '../../src/package.ts';
 import { jsonLines, run, spawn } from './support/command.ts';
@@ -46,7 +47,7 @@ describe('help', () => {
         'T,H,I,E,K',
       ],
     ],
-    ['bench', [...Object.keys(SHAPES), ...ROUTER_CHOICES, ...PASSES]],
+    ['bench', [...Object.keys(SHAPES), ...ROUTER_CHOICES, ...STAGES, ...PASSES, 'zipf:S', '--list']],
     [
       'profile',
       [...Object.keys(SHAPES), ...PASSES, '--tokens', '--trace', '--device', 'so far the CPU alone'],
@@ -109,6 +110,18 @@ describe('wrong usage is one sentence and exit code 2', () => {
     [
       'bench --shape 8,8,8,9,2 --router groups',
       '--router.groups.count: expected a divisor of 9 experts, got 2',
+    ],
+    [
+      'bench --stage gather',
+      '--stage: expected one of route, dispatch, up, down, combine, dgrad, wgrad, got "gather"',
+    ],
+    [
+      'bench --stage up --pass forward',
+      '--pass: expected nothing beside stages, each of which is part of one pass, got forward',
+    ],
+    [
+      'profile --skew even',
+      '--skew: expected router, uniform, zipf:S with a number S, one-hot or trace:FILE, got "even"',
     ],
     ['bench --shape 8,8,8,9,4 --router own,sparsemixer', '--router.topK: expected 2 with sparsemixer, got 4'],
     [
