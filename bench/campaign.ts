@@ -3,16 +3,20 @@
 import type { Activation } from '../src/activation.ts';
 import type { FloatDType } from '../src/dtype.ts';
 import type { DeviceName } from '../src/tensor.ts';
+import { partName } from './describe-layer.ts';
 import { groupBy } from './group-by.ts';
+import type { RouterName } from './layer-design.ts';
 import { type LayerShape, ownActivation, type Pass, parseShape, shapeName } from './shapes.ts';
+import { passOf, type Stage } from './stages.ts';
 
 /** One thing to measure. */
-export interface BenchCase extends LayerShape {
-  /** What the shape is called. */
-  readonly shape: string;
+export interface BenchCase extends NamedShape {
   readonly dtype: FloatDType;
   readonly device: DeviceName;
+  /** Of a stage: what it is part of. */
   readonly pass: Pass;
+  /** One op of the layer, where it is not the whole that is measured. */
+  readonly stage?: Stage;
   readonly threads: number;
   /** Whether a GPU rounds float32 operands to tf32. */
   readonly tf32?: true;
@@ -23,12 +27,20 @@ export interface Sweep {
   readonly dtypes: readonly FloatDType[];
   readonly threads: readonly number[];
   readonly passes: readonly Pass[];
+  /** Instead of passes. */
+  readonly stages?: readonly Stage[];
   readonly device: DeviceName;
   readonly tf32: boolean;
 }
 
+/** A shape with its name, and how it is routed. */
 export interface NamedShape extends LayerShape {
+  /** What the shape is called. */
   readonly shape: string;
+  /** Unless it is the shape's own. */
+  readonly router?: RouterName;
+  /** How rows are distributed over experts, unless that is left to the router. */
+  readonly skew?: string;
 }
 
 /**
@@ -52,19 +64,23 @@ export function parseShapes(
 
 /** Says the same of a case and of its result, in every campaign. */
 export function caseKey(one: BenchCase): string {
-  const { shape, tokens, activation, dtype, pass, device, threads, tf32 } = one;
-  const layer = [shape, `T${tokens}`, ...(activation === ownActivation(shape) ? [] : [activation])];
+  const { shape, tokens, activation, router, skew, dtype, device, threads, tf32 } = one;
+  const layer = [
+    ...[shape, `T${tokens}`, ...(activation === ownActivation(shape) ? [] : [activation])],
+    ...[router, skew].filter(part => part !== undefined),
+  ];
   const count = threads === 1 ? '1 thread' : `${threads} threads`;
-  return [...layer, dtype, ...(tf32 ? ['tf32'] : []), pass, device, count].join(' ');
+  return [...layer, dtype, ...(tf32 ? ['tf32'] : []), partName(one), device, count].join(' ');
 }
 
 /** The product of a sweep's values; what it names twice counts once. */
-export function expandSweep({ shapes, dtypes, threads, passes, device, tf32 }: Sweep): BenchCase[] {
+export function expandSweep({ shapes, dtypes, threads, passes, stages, device, tf32 }: Sweep): BenchCase[] {
+  const parts = stages?.map(stage => ({ pass: passOf(stage), stage })) ?? passes.map(pass => ({ pass }));
   const cases = shapes.flatMap(shape =>
     dtypes.flatMap(dtype =>
       threads.flatMap(count =>
-        passes.map(pass => ({
-          ...{ ...shape, dtype, device, pass, threads: count },
+        parts.map(part => ({
+          ...{ ...shape, dtype, device, ...part, threads: count },
           ...(tf32 && dtype === 'float32' && device !== 'cpu' && { tf32 }),
         })),
       ),
@@ -75,7 +91,7 @@ export function expandSweep({ shapes, dtypes, threads, passes, device, tf32 }: S
 
 /** Those that one layer of random weights serves, together. */
 export function groupByLayer(cases: readonly BenchCase[]): BenchCase[][] {
-  return groupBy(cases, ({ shape, tokens, activation, dtype }) =>
-    [shape, tokens, activation, dtype].join(' '),
+  return groupBy(cases, ({ shape, tokens, activation, router, skew, dtype }) =>
+    [shape, tokens, activation, router, skew, dtype].join(' '),
   );
 }

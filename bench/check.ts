@@ -9,19 +9,20 @@ import type { Tensor } from '../src/tensor.ts';
 import { referenceWgrad } from '../test/reference/grouped-matmul.ts';
 import { FLOAT64, type Precision } from '../test/reference/precision.ts';
 import { referenceLogits, referenceRoute } from '../test/reference/route.ts';
+import { routerOptions } from './layer-design.ts';
 import {
   type LayerValues,
   type Neurons,
   sampleNeurons,
   sampleTokens,
-  takeDown,
+  takeNeurons,
   takeRows,
-  takeUp,
 } from './sample.ts';
 import {
   disposeForward,
   disposeGradients,
-  PUBLISHED_NAMES,
+  rowsPerExpert,
+  servedSlots,
   type Workload,
   type WorkloadForward,
 } from './workload.ts';
@@ -29,8 +30,11 @@ import {
 const SAMPLED_TOKENS = 4;
 const SAMPLED_EXPERTS = 3;
 const SAMPLED_COLUMNS = 4;
-/** Logits closer than this may be ranked either way in float32. */
-const TIE = 1e-4;
+/** Float32 tells logits apart that differ by this, and what is computed of them. */
+const TIE = 1e-5;
+
+/** What is no gradient. */
+const VALUES = ['y', 'up', 'down', 'combine'];
 
 type Results = Map<string, Float64Array>;
 
@@ -44,12 +48,15 @@ export async function checkWorkload(workload: Workload, backward: boolean): Prom
   try {
     const layer = await readLayer(workload, forward);
     const judge = judgeFor(workload);
-    const comparisons = [...checkRouting(layer), ...(await checkTokens(layer, forward, gradients, judge))];
+    const comparisons = [
+      ...(await checkRouting(layer, forward)),
+      ...(await checkTokens(layer, forward, gradients, judge)),
+    ];
     if (!gradients) return comparisons;
     return [
       ...comparisons,
       ...(await checkRouterGradient(layer, gradients, judge)),
-      ...(await checkNeurons(workload, layer, gradients, judge)),
+      ...checkNeurons(layer, gradients, judge),
     ];
   } finally {
     disposeForward(forward);
@@ -57,7 +64,7 @@ export async function checkWorkload(workload: Workload, backward: boolean): Prom
   }
 }
 
-function judgeFor({ dtype }: Workload): Judge {
+export function judgeFor({ dtype }: Workload): Judge {
   return (actual, reference) => {
     const exact = reference(FLOAT64);
     const bound = boundsFor(dtype, exact, reference);
@@ -72,53 +79,81 @@ function boundsFor(
   exact: Results,
   reference: (precision: Precision) => Results,
 ): (name: string) => number {
-  if (dtype === 'float32') return name => (name === 'y' ? VALUE_BOUND : GRADIENT_BOUND);
+  if (dtype === 'float32') return name => (VALUES.includes(name) ? VALUE_BOUND : GRADIENT_BOUND);
   const plain = reference(plainPrecision(dtype));
   return name => lowPrecisionBound(dtype, exact.get(name)!, plain.get(name)!);
 }
 
-async function readLayer(
-  { shape, x, dy, router, experts, upName }: Workload,
-  { routing }: WorkloadForward,
+export async function readLayer(
+  { shape, design, x, dy, router, experts }: Workload,
+  { routing }: Pick<WorkloadForward, 'routing'>,
 ): Promise<LayerValues> {
-  const { weight, ...options } = router;
+  const { weight, bias, selectionBias, sequenceLength, indices: given } = router;
+  const read = async (tensor: Tensor | undefined) => tensor && Float64Array.from(await tensor.float32());
   return {
-    shape,
-    router: options,
-    x: await x.float32(),
-    dy: await dy.float32(),
-    routerWeight: await weight.float32(),
-    up: await experts[upName]!.float32(),
-    down: await experts.down.float32(),
+    ...{ shape, design, experts },
+    router: {
+      ...{ ...routerOptions(shape, design), sequenceLength },
+      selectionBias: await read(selectionBias),
+    },
+    ...{ x: await x.float32(), dy: await dy.float32() },
+    ...{ routerWeight: (await read(weight))!, routerBias: await read(bias) },
+    slots: routing.indices.shape[1]!,
+    given: (await given?.data()) as Int32Array | undefined,
     indices: (await routing.indices.data()) as Int32Array,
     weights: await routing.weights.float32(),
+    dropped: (await routing.dropped?.data()) as Int32Array | undefined,
   };
 }
 
-/** Routing is in float32 whatever the dtype, and so are its bounds. */
-function checkRouting({ shape, router, x, routerWeight, indices, weights }: LayerValues): Comparison[] {
-  const { tokens, hidden, experts, topK } = shape;
-  const logits = referenceLogits(Float64Array.from(x), Float64Array.from(routerWeight), undefined, hidden);
-  let wrong = 0;
-  for (let t = 0; t < tokens; t++) {
-    const chosen = indices.subarray(t * topK, (t + 1) * topK);
-    const tokenLogits = logits.subarray(t * experts, (t + 1) * experts);
-    if (!areLargest(chosen, tokenLogits)) wrong++;
-  }
-  const expected = referenceRoute(router, logits, experts, indices).weights;
+/** Routing is in float32 whatever the dtype, and so are its bounds. Its choice and its weights are those of the logits it found. */
+export async function checkRouting(
+  layer: LayerValues,
+  { routing }: Pick<WorkloadForward, 'routing'>,
+): Promise<Comparison[]> {
+  const { router, x, routerWeight, routerBias, indices, weights, dropped } = layer;
+  const { hidden } = layer.shape;
+  const exact = referenceLogits(Float64Array.from(x), routerWeight, routerBias, hidden);
+  const logits = Float64Array.from(await routing.logits.float32());
+  const choice = { indices, ...(dropped && { dropped }) };
+  const expected = referenceRoute(router, logits, routing.logits.shape[1]!, choice);
   return [
-    compare('topk.index', wrong / tokens, 0),
-    compare('topk.weight', relativeError(weights, expected), VALUE_BOUND),
+    compare('logits', relativeError(logits, exact), VALUE_BOUND),
+    compare('topk.index', shareOfWrongTokens(layer, logits), 0),
+    compare('topk.weight', relativeError(weights, expected.weights), VALUE_BOUND),
   ];
 }
 
-function areLargest(chosen: Int32Array, logits: Float64Array): boolean {
-  const threshold = logits.slice().sort().at(-chosen.length)!;
-  return new Set(chosen).size === chosen.length && chosen.every(expert => logits[expert]! >= threshold - TIE);
+/**
+ * A choice is right that the reference makes too once the logits of what was chosen are {@link TIE} larger: what is nearer may be
+ * ranked either way in float32.
+ */
+function shareOfWrongTokens(layer: LayerValues, logits: Float64Array): number {
+  const { router, slots, given, indices, dropped } = layer;
+  const served = servedSlots(indices, dropped);
+  const width = (logits.length / indices.length) * slots;
+  const nudged = logits.slice();
+  for (const [slot, expert] of (router.expertChoice ? served : indices).entries())
+    if (expert >= 0) nudged[Math.floor(slot / slots) * width + expert]! += TIE;
+  const expected = referenceRoute(router, nudged, width, given);
+  const wanted = servedSlots(expected.indices, expected.dropped);
+  const tokens = indices.length / slots;
+  const of = (all: Int32Array, token: number) =>
+    all
+      .slice(token * slots, (token + 1) * slots)
+      .sort()
+      .join();
+  let wrong = 0;
+  for (let token = 0; token < tokens; token++) {
+    const isRight =
+      of(indices, token) === of(expected.indices, token) && of(served, token) === of(wanted, token);
+    if (!isRight) wrong++;
+  }
+  return wrong / tokens;
 }
 
 /** `count` indices below `size` from first to last, evenly spaced; fewer where there are fewer. */
-function spread(size: number, count: number): number[] {
+export function spread(size: number, count: number): number[] {
   const step = (size - 1) / Math.max(1, count - 1);
   return [...new Set(Array.from({ length: count }, (_, i) => Math.floor(i * step)))];
 }
@@ -129,7 +164,7 @@ async function checkTokens(
   gradients: MoeGradients | undefined,
   judge: Judge,
 ): Promise<Comparison[]> {
-  const tokens = spread(layer.shape.tokens, SAMPLED_TOKENS);
+  const tokens = someTokens(layer);
   const take = async (tensor: Tensor) => takeRows(await tensor.float32(), tokens, tensor.shape[1]!);
   const actual: Results = new Map([['y', await take(y)]]);
   if (gradients) {
@@ -140,49 +175,52 @@ async function checkTokens(
   return judge(actual, precision => sampleTokens(layer, tokens, gradients !== undefined, precision));
 }
 
-/** Follows from the gradient of the logits, which {@link checkTokens} has checked. */
-async function checkRouterGradient(
-  { shape, x }: LayerValues,
-  gradients: MoeGradients,
-  judge: Judge,
-): Promise<Comparison[]> {
-  const { tokens, hidden, experts } = shape;
-  const name = 'd.router.weight';
-  const dLogits = Float64Array.from(await gradients.dLogits!.float32());
-  const group = { offsets: [0, tokens], width: experts, inner: hidden };
-  return judge(
-    new Map([[name, Float64Array.from(await gradients.dRouterWeight!.float32())]]),
-    precision => new Map([[name, referenceWgrad(dLogits, Float64Array.from(x), group, precision).dWeight]]),
-  );
+/** Those with a slot that is served, from first to last, and one without, where there is one. */
+export function someTokens({ shape, slots, indices, dropped }: LayerValues): number[] {
+  const served = servedSlots(indices, dropped);
+  const isServed = (token: number) =>
+    served.subarray(token * slots, (token + 1) * slots).some(expert => expert >= 0);
+  const [some, none] = [true, false].map(wanted =>
+    Array.from({ length: shape.tokens }, (_, token) => token).filter(token => isServed(token) === wanted),
+  ) as [number[], number[]];
+  return [...spread(some.length, SAMPLED_TOKENS).map(i => some[i]!), ...none.slice(0, 1)];
 }
 
-async function checkNeurons(
-  { upName }: Workload,
-  layer: LayerValues,
-  { experts }: MoeGradients,
+/** Follows from the gradient of the logits, which {@link checkTokens} has checked. */
+async function checkRouterGradient(
+  { shape, x, routerBias }: LayerValues,
+  { dLogits, dRouterWeight, dRouterBias }: MoeGradients,
   judge: Judge,
 ): Promise<Comparison[]> {
-  const { shape } = layer;
-  const columns = spread(shape.intermediate, SAMPLED_COLUMNS);
-  const neurons: Neurons = { experts: fewestToMostRows(layer), columns };
-  const names = { up: `d.${PUBLISHED_NAMES[upName]}`, down: `d.${PUBLISHED_NAMES.down}` };
-  const actual: Results = new Map([
-    [names.up, takeUp(await experts[upName]!.float32(), shape, neurons)],
-    [names.down, takeDown(await experts.down!.float32(), shape, neurons)],
-  ]);
+  const { tokens, hidden } = shape;
+  const read = async (tensor: Tensor) => Float64Array.from(await tensor.float32());
+  const given = await read(dLogits!);
+  const group = { offsets: [0, tokens], width: dLogits!.shape[1]!, inner: hidden };
+  const actual: Results = new Map([['d.router.weight', await read(dRouterWeight!)]]);
+  if (routerBias) actual.set('d.router.bias', await read(dRouterBias!));
   return judge(actual, precision => {
-    const { up, down } = sampleNeurons(layer, neurons, precision);
+    const { dWeight, dBias } = referenceWgrad(given, Float64Array.from(x), group, precision);
     return new Map([
-      [names.up, up],
-      [names.down, down],
+      ['d.router.weight', dWeight],
+      ...(routerBias ? [['d.router.bias', dBias] as const] : []),
     ]);
   });
 }
 
+function checkNeurons(layer: LayerValues, { experts }: MoeGradients, judge: Judge): Comparison[] {
+  const { shape } = layer;
+  const columns = spread(shape.intermediate, SAMPLED_COLUMNS);
+  const neurons: Neurons = { experts: fewestToMostRows(layer), columns };
+  const actual = Object.entries(takeNeurons(experts, shape, neurons));
+  return judge(new Map(actual.map(([name, values]) => [`d.${name}`, values])), precision => {
+    const expected = [...sampleNeurons(layer, neurons, precision)];
+    return new Map(expected.map(([name, values]) => [`d.${name}`, values]));
+  });
+}
+
 /** Some of the experts that have rows, from the one with fewest to the one with most. */
-function fewestToMostRows({ shape, indices }: LayerValues): number[] {
-  const counts = new Int32Array(shape.experts);
-  for (const expert of indices) counts[expert]!++;
-  const used = [...counts.keys()].filter(e => counts[e]! > 0).sort((a, b) => counts[a]! - counts[b]!);
+function fewestToMostRows({ shape, indices, dropped }: LayerValues): number[] {
+  const rows = rowsPerExpert(servedSlots(indices, dropped), shape.experts);
+  const used = [...rows.keys()].filter(e => rows[e]! > 0).sort((a, b) => rows[a]! - rows[b]!);
   return spread(used.length, SAMPLED_EXPERTS).map(i => used[i]!);
 }

@@ -9,26 +9,39 @@ import { checkDevice, type DeviceName } from '../src/tensor.ts';
 import { type BenchCase, expandSweep, groupByLayer, parseShapes } from './campaign.ts';
 import type { MeasureOptions } from './measure.ts';
 import type { BenchResult } from './result.ts';
+import { type RouterChoice, withRouters, withSkews } from './routed-shapes.ts';
 import { checkLayerFits, runBench } from './run.ts';
-import { PASSES, type Pass } from './shapes.ts';
+import type { Pass } from './shapes.ts';
+import { partsOf, type Stage } from './stages.ts';
 
 export type { BenchResult } from './result.ts';
+export type { RouterChoice } from './routed-shapes.ts';
 export { WrongResult } from './run.ts';
 export type { LayerShape, Pass } from './shapes.ts';
+export type { Stage } from './stages.ts';
 export type { BenchCase, DeviceName, FloatDType };
 
 /** Every combination of these is measured. */
 export interface BenchRequest {
-  /** By name (`mixtral-mini`, `deepseek-mini`, `qwen3-mini`, `switch-mini`) or as `T,H,I,E,K`. Default `mixtral-mini`. */
+  /**
+   * By name (`mixtral-mini`, `deepseek-mini`, `qwen3-mini`, `switch-mini`, or a model's layer as `moe-kernels bench --list` has them:
+   * `mixtral-8x7b`, `mixtral-8x7b:decode`, …) or as `T,H,I,E,K`. Default `mixtral-mini`.
+   */
   readonly shapes?: readonly string[];
   /** Instead of the shapes' own numbers of tokens. */
   readonly tokens?: readonly number[];
   /** Instead of the shapes' own. */
   readonly activation?: Activation;
+  /** Instead of the shapes' own, which is `own`. */
+  readonly routers?: readonly RouterChoice[];
+  /** `router` (default: its choice of random tokens), `uniform`, `zipf:S`, `one-hot` or `trace:FILE`: the load of the experts. */
+  readonly skews?: readonly string[];
   /** Default float32. */
   readonly dtypes?: readonly FloatDType[];
   /** Default `both`: forward, saving for backward, and backward. */
   readonly passes?: readonly Pass[];
+  /** Single ops of the layer, instead of passes. */
+  readonly stages?: readonly Stage[];
   /** Threads of the CPU backend. Default as {@link setThreads} left them, as they are again afterwards. */
   readonly threads?: readonly number[];
   /** Default `cpu`. */
@@ -51,17 +64,18 @@ export function bench(request: BenchRequest = {}): AsyncGenerator<BenchResult> {
 }
 
 function casesOf(request: BenchRequest): BenchCase[] {
-  const { shapes = ['mixtral-mini'], tokens, activation, device = 'cpu' } = request;
-  const { dtypes = ['float32'], passes = ['both'], threads = [getThreads()] } = request;
+  const { shapes = ['mixtral-mini'], tokens, activation, routers, skews, device = 'cpu' } = request;
+  const { dtypes = ['float32'], passes, stages, threads = [getThreads()] } = request;
   checkDevice('device', device);
+  const sized = parseShapes('shapes', shapes, {
+    ...(tokens && { tokens: tokens.map(count => checkInteger('tokens', count, 1)) }),
+    ...(activation !== undefined && { activation: checkOneOf('activation', activation, ACTIVATIONS) }),
+  });
   return expandSweep({
-    shapes: parseShapes('shapes', shapes, {
-      ...(tokens && { tokens: tokens.map(count => checkInteger('tokens', count, 1)) }),
-      ...(activation !== undefined && { activation: checkOneOf('activation', activation, ACTIVATIONS) }),
-    }),
+    shapes: withSkews('skews', withRouters('routers', sized, routers), skews),
     dtypes: dtypes.map(dtype => checkOneOf('dtypes', dtype, FLOAT_DTYPES)),
     threads: threads.map(count => checkInteger('threads', count, 1, 1024)),
-    passes: passes.map(pass => checkOneOf('passes', pass, PASSES)),
+    ...partsOf({ pass: 'passes', stage: 'stages' }, passes, stages),
     device,
     tf32: getFloat32Matmul() === 'tf32',
   });

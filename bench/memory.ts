@@ -2,39 +2,52 @@
 
 import { isGated } from '../src/activation.ts';
 import { badArgument, type MoeError } from '../src/errors.ts';
-import { type LayerShape, weightCount } from './shapes.ts';
+import type { RoutedShape } from './routed-shapes.ts';
+import { weightCount } from './shapes.ts';
 
 /**
- * Bytes per weight while the result is checked, the most memory a run takes: the weights and their gradients in native
- * memory, both once more as float32 for the reference, and a conversion in between.
+ * An estimate from above of the memory a run needs at its peak, in bytes: weights, their gradients, what ops hold between them, and
+ * what the check reads: of weights one expert's at a time, twice as float32 and once as float64, and those of the expert before, which
+ * are collected late.
  */
-const BYTES_PER_WEIGHT = { forward: 10, backward: 16 } as const;
-
-/** An estimate from above of the memory a run needs at its peak, in bytes. */
-export function requiredBytes(shape: LayerShape, backward: boolean): number {
-  const { tokens, hidden, intermediate, experts, topK, activation } = shape;
-  const rowWidth = (isGated(activation) ? 4 : 2) * intermediate + 2 * hidden;
-  const activations = 4 * (tokens * topK * rowWidth + tokens * (8 * hidden + 2 * experts));
-  return weightCount(shape) * BYTES_PER_WEIGHT[backward ? 'backward' : 'forward'] + activations;
+export function requiredBytes(layer: RoutedShape, backward: boolean, elementBytes: number): number {
+  const { tokens, hidden, intermediate, experts, topK, activation, logits = experts, slots = topK } = layer;
+  const weights = weightCount(layer);
+  const rowWidth = (isGated(activation) ? 4 : 2) * intermediate + 4 * hidden;
+  const activations = 4 * tokens * (topK * rowWidth + 8 * hidden) + 8 * tokens * (8 * logits + 8 * slots);
+  return (
+    weights * elementBytes * (backward ? 2 : 1) +
+    32 * (weights / experts) +
+    32 * logits * hidden +
+    activations
+  );
 }
 
 /** Elements of the longest typed array that every supported Node.js can make. */
 const LONGEST_ARRAY = 2 ** 32 - 1;
 
-/** @throws MoeError ERR_OUT_OF_MEMORY */
+/**
+ * @param name what the shape is called
+ * @throws MoeError ERR_OUT_OF_MEMORY
+ */
 export function checkMemory(
-  shape: LayerShape,
-  backward: boolean,
+  name: string,
+  layer: RoutedShape,
+  { backward, elementBytes }: { readonly backward: boolean; readonly elementBytes: number },
   available = process.availableMemory(),
 ): void {
-  const { tokens, hidden, intermediate, experts, activation } = shape;
-  const longest = Math.max(experts * hidden * intermediate * (isGated(activation) ? 2 : 1), tokens * hidden);
-  if (longest > LONGEST_ARRAY) throw tooLarge(`at most ${LONGEST_ARRAY} elements in a tensor`, `${longest}`);
-  const required = requiredBytes(shape, backward);
+  const { tokens, hidden, logits = layer.experts } = layer;
+  const longest = tokens * Math.max(hidden, logits);
+  if (longest > LONGEST_ARRAY)
+    throw tooLarge(
+      `at most ${LONGEST_ARRAY} elements in a matrix of tokens`,
+      `${name}, which has ${longest}`,
+    );
+  const required = requiredBytes(layer, backward, elementBytes);
   if (required <= available) return;
   throw tooLarge(
     `a layer that fits ${gigabytes(available)} of available memory`,
-    `one that needs ${gigabytes(required)}`,
+    `${name}, which needs ${gigabytes(required)}`,
   );
 }
 

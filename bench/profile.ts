@@ -5,21 +5,21 @@ import { backendInfo, trimMemory } from '../src/device.ts';
 import { DTYPES, type FloatDType } from '../src/dtype.ts';
 import type { NativeOp } from '../src/native.ts';
 import { packageVersion } from '../src/package.ts';
+import type { NamedShape } from './campaign.ts';
 import { type Ceilings, floorMs, measureCeilings } from './ceilings.ts';
 import { type MeasureOptions, measure, type Timing, timingOf } from './measure.ts';
 import { checkMemory } from './memory.ts';
 import { processorName } from './processor.ts';
+import { routedShape, workloadOptions } from './routed-shapes.ts';
 import { checkResult, type MeasuredPass, measuredPass } from './run.ts';
-import type { LayerShape, Pass } from './shapes.ts';
+import type { Pass } from './shapes.ts';
 import { type RecordedCall, recordCall, spanMs, withoutWholes } from './spans.ts';
 import { type StageCost, type StageCosts, stageCosts } from './stage-costs.ts';
 import { median } from './statistics.ts';
-import { Workload } from './workload.ts';
+import { loadOfExperts, Workload } from './workload.ts';
 
 export interface ProfileOptions extends MeasureOptions {
-  /** What results call the shape. */
-  readonly name: string;
-  readonly shape: LayerShape;
+  readonly shape: NamedShape;
   readonly dtype: FloatDType;
   readonly passes: readonly Pass[];
 }
@@ -35,9 +35,7 @@ export interface StageResult extends Partial<StageCost> {
   readonly floorMs?: number;
 }
 
-export interface ProfileResult extends LayerShape, Timing, Ceilings {
-  /** What the shape is called. */
-  readonly shape: string;
+export interface ProfileResult extends NamedShape, Timing, Ceilings {
   readonly dtype: FloatDType;
   readonly device: 'cpu';
   readonly pass: Pass;
@@ -67,10 +65,11 @@ export interface Profile {
  * @throws WrongResult if they are not; MoeError, ERR_OUT_OF_MEMORY among them if the layer would not fit
  */
 export async function* runProfile(options: ProfileOptions): AsyncGenerator<Profile> {
-  const { name, shape, dtype, passes } = options;
+  const { shape, dtype, passes } = options;
   const backward = passes.some(pass => pass !== 'forward');
-  checkMemory(shape, backward);
-  using workload = new Workload(shape, dtype, 'cpu');
+  const elementBytes = DTYPES[dtype].bytes;
+  checkMemory(shape.shape, routedShape(shape), { backward, elementBytes });
+  using workload = new Workload(shape, dtype, 'cpu', workloadOptions(shape));
   await checkResult(workload, backward);
   const ceilings = measureCeilings(dtype);
   const ceilingsOf: CeilingsOf = {
@@ -78,13 +77,17 @@ export async function* runProfile(options: ProfileOptions): AsyncGenerator<Profi
     float32: dtype === 'float32' ? ceilings : measureCeilings('float32'),
   };
   trimMemory();
+  const load = loadOfExperts(workload);
   for (const pass of passes) {
-    const { runs, touchedExperts } = await record(measuredPass(workload, pass), options);
-    const elementBytes = DTYPES[dtype].bytes;
-    const costs = stageCosts({ shape, elementBytes, touchedExperts, saves: pass !== 'forward' });
+    const runs = await record(measuredPass(workload, pass), options);
+    const costs = stageCosts({
+      ...{ shape: routedShape(shape), elementBytes, saves: pass !== 'forward' },
+      touchedExperts: load.filter(rows => rows > 0).length,
+      rows: load.reduce((a, b) => a + b),
+    });
     const { threads, instructionSet } = backendInfo();
     const result: ProfileResult = {
-      ...{ shape: name, dtype, device: 'cpu', pass, threads },
+      ...{ dtype, device: 'cpu', pass, threads },
       ...timingOf(runs.map(({ elapsedMs }) => elapsedMs)),
       ...summarise(runs, costs, ceilingsOf),
       ...ceilings,
@@ -96,28 +99,15 @@ export async function* runProfile(options: ProfileOptions): AsyncGenerator<Profi
   }
 }
 
-/** The runs that count, after those to warm up, and how many experts any token reached. */
-async function record(
-  pass: MeasuredPass,
-  options: MeasureOptions,
-): Promise<{ runs: RecordedCall[]; touchedExperts: number }> {
+/** The runs that count, after those to warm up. */
+async function record(pass: MeasuredPass, options: MeasureOptions): Promise<RecordedCall[]> {
   const runs: RecordedCall[] = [];
-  let touchedExperts = 0;
-  const { runs: counted } = await measure(
-    {
-      prepare: pass.prepare,
-      run: () => {
-        runs.push(recordCall(pass.run));
-      },
-      clear: () => {
-        const { counts } = pass.made().forward.routing;
-        touchedExperts = (counts.dataSync() as Int32Array).filter(rows => rows > 0).length;
-        pass.clear();
-      },
-    },
-    options,
-  );
-  return { runs: runs.slice(-counted), touchedExperts };
+  const { prepare, clear } = pass;
+  const run = () => {
+    runs.push(recordCall(pass.run));
+  };
+  const { runs: counted } = await measure({ prepare, run, clear }, options);
+  return runs.slice(-counted);
 }
 
 /** Of the layer's own products, and of those that are in float32 whatever its dtype is. */

@@ -13,6 +13,7 @@ type Check = (value: unknown) => boolean;
 
 const isText: Check = value => typeof value === 'string';
 const isPositive: Check = value => typeof value === 'number' && value > 0 && Number.isFinite(value);
+const isAmount: Check = value => value === 0 || isPositive(value);
 const isDate: Check = value => typeof value === 'string' && !Number.isNaN(Date.parse(value));
 const isFlag: Check = value => value === true;
 const isLoad: Check = value =>
@@ -33,7 +34,7 @@ export const SCALAR_FIELDS: Readonly<Record<Exclude<keyof BenchResult, 'expertLo
     tf32: optional(isFlag),
   },
   ...{ medianMs: isPositive, lowMs: isPositive, highMs: isPositive, p10Ms: isPositive, p90Ms: isPositive },
-  ...{ minMs: isPositive, runs: isPositive, flops: isPositive, bytes: isPositive, tflops: isPositive },
+  ...{ minMs: isPositive, runs: isPositive, flops: isAmount, bytes: isPositive, tflops: isAmount },
   ...{
     floorMs: optional(isPositive),
     flopsPerSecond: optional(isPositive),
@@ -46,7 +47,8 @@ export const SCALAR_FIELDS: Readonly<Record<Exclude<keyof BenchResult, 'expertLo
     experts: isPositive,
     topK: isPositive,
   },
-  ...{ activation: isText, instructionSet: isText, processor: isText, version: isText, date: isDate },
+  ...{ activation: isText, router: optional(isText), skew: optional(isText), stage: optional(isText) },
+  ...{ instructionSet: isText, processor: isText, version: isText, date: isDate },
 };
 const FIELDS = { ...SCALAR_FIELDS, expertLoad: isLoad };
 

@@ -5,7 +5,7 @@ import type { Ceilings } from './ceilings.ts';
 import type { Timing } from './measure.ts';
 
 export interface BenchResult extends BenchCase, Timing, Partial<Ceilings> {
-  /** Floating-point operations of the experts' matmuls. */
+  /** Floating-point operations of the experts' matmuls; of a stage of its own, which may have none. */
   readonly flops: number;
   /** Bytes that cannot be avoided. */
   readonly bytes: number;

@@ -8,13 +8,23 @@ import { packageVersion } from '../src/package.ts';
 import type { BenchCase } from './campaign.ts';
 import { type Ceilings, floorMs, measureCeilings } from './ceilings.ts';
 import { checkWorkload } from './check.ts';
+import { checkStage } from './check-stage.ts';
 import { groupBy } from './group-by.ts';
 import { letSignalsIn, type Measured, type MeasureOptions, measure, type Timing } from './measure.ts';
 import { checkMemory } from './memory.ts';
 import { processorName } from './processor.ts';
 import type { BenchResult } from './result.ts';
+import { routedShape, workloadOptions } from './routed-shapes.ts';
 import { bytes, flops, type Pass } from './shapes.ts';
-import { disposeForward, disposeGradients, Workload, type WorkloadForward } from './workload.ts';
+import type { StageCost } from './stage-costs.ts';
+import { costOfStage, StageInputs } from './stages.ts';
+import {
+  disposeForward,
+  disposeGradients,
+  loadOfExperts,
+  Workload,
+  type WorkloadForward,
+} from './workload.ts';
 
 export interface BenchOptions extends MeasureOptions {
   /** Called before each case is checked or measured. */
@@ -38,7 +48,11 @@ export class WrongResult extends Error {
 
 /** @throws MoeError ERR_OUT_OF_MEMORY if the layer that the cases share would not fit */
 export function checkLayerFits(cases: readonly BenchCase[]): void {
-  checkMemory(cases[0]!, needsBackward(cases));
+  const [layer] = cases as readonly [BenchCase];
+  checkMemory(layer.shape, routedShape(layer), {
+    backward: needsBackward(cases),
+    elementBytes: DTYPES[layer.dtype].bytes,
+  });
 }
 
 /**
@@ -51,22 +65,31 @@ export async function* runBench(
 ): AsyncGenerator<BenchResult> {
   checkLayerFits(cases);
   const { dtype, device } = cases[0]!;
-  using workload = new Workload(cases[0]!, dtype, device);
+  using workload = new Workload(cases[0]!, dtype, device, workloadOptions(cases[0]!));
   for (const group of groupBy(cases, ({ threads }) => threads)) {
     setThreads(group[0]!.threads);
     options.onCase?.(group[0]!);
     await letSignalsIn();
-    await checkResult(workload, needsBackward(group));
+    const passes = group.filter(({ stage }) => stage === undefined);
+    if (passes.length > 0) await checkResult(workload, needsBackward(passes));
+    using stages = passes.length < group.length ? new StageInputs(workload) : undefined;
+    for (const { stage } of group) if (stage) refuseWrong(await checkStage(stages!, stage));
     const ceilings = device === 'cpu' ? measureCeilings(dtype) : undefined;
+    const ofRouter =
+      ceilings && group.some(inFloat32) && dtype !== 'float32' ? measureCeilings('float32') : ceilings;
     trimMemory();
     const expertLoad = loadOfExperts(workload);
     for (const one of group) {
       options.onCase?.(one);
-      const timing = await measure(measuredPass(workload, one.pass), options);
-      yield resultOf(one, timing, ceilings, expertLoad);
+      const measured = one.stage ? stages!.measured(one.stage) : measuredPass(workload, one.pass);
+      const timing = await measure(measured, options);
+      yield resultOf(one, timing, inFloat32(one) ? ofRouter : ceilings, expertLoad);
     }
   }
 }
+
+/** The router's products are, whatever the layer's dtype. */
+const inFloat32 = ({ stage }: BenchCase) => stage === 'route';
 
 function needsBackward(cases: readonly BenchCase[]): boolean {
   return cases.some(({ pass }) => pass !== 'forward');
@@ -74,9 +97,12 @@ function needsBackward(cases: readonly BenchCase[]): boolean {
 
 /** @throws WrongResult if the layer's outputs, or with `backward` its gradients, are not right */
 export async function checkResult(workload: Workload, backward: boolean): Promise<void> {
-  const comparisons = await checkWorkload(workload, backward);
-  if (!comparisons.every(({ holds }) => holds)) throw new WrongResult(comparisons);
+  refuseWrong(await checkWorkload(workload, backward));
   trimMemory();
+}
+
+function refuseWrong(comparisons: readonly Comparison[]): void {
+  if (!comparisons.every(({ holds }) => holds)) throw new WrongResult(comparisons);
 }
 
 function resultOf(
@@ -85,13 +111,12 @@ function resultOf(
   ceilings: Ceilings | undefined,
   expertLoad: readonly number[],
 ): BenchResult {
-  const { shape, dtype, device, pass, threads, tf32, ...layer } = one;
-  const touchedExperts = expertLoad.filter(rows => rows > 0).length;
-  const cost = { flops: flops(one, pass), bytes: bytes(one, pass, DTYPES[dtype].bytes, touchedExperts) };
+  const { shape, dtype, device, pass, stage, threads, tf32, ...layer } = one;
+  const cost = costOf(one, expertLoad);
   return {
-    ...{ shape, dtype, device, pass, threads, ...(tf32 && { tf32 }) },
+    ...{ shape, dtype, device, pass, ...(stage && { stage }), threads, ...(tf32 && { tf32 }) },
     ...timing,
-    ...{ ...cost, tflops: cost.flops / (timing.medianMs * 1e9) },
+    ...{ flops: cost.flops, bytes: cost.bytes, tflops: cost.flops / (timing.medianMs * 1e9) },
     ...(ceilings && { floorMs: floorMs(cost, ceilings), ...ceilings }),
     ...layer,
     ...{ expertLoad, instructionSet: backendInfo().instructionSet },
@@ -100,11 +125,16 @@ function resultOf(
   };
 }
 
-function loadOfExperts(workload: Workload): number[] {
-  const forward = workload.forward('nothing');
-  const load = [...(forward.routing.counts.dataSync() as Int32Array)];
-  disposeForward(forward);
-  return load;
+function costOf(one: BenchCase, expertLoad: readonly number[]): Pick<StageCost, 'flops' | 'bytes'> {
+  const touchedExperts = expertLoad.filter(rows => rows > 0).length;
+  const rows = expertLoad.reduce((a, b) => a + b);
+  const elementBytes = DTYPES[one.dtype].bytes;
+  if (one.stage)
+    return costOfStage(one.stage, { shape: routedShape(one), elementBytes, touchedExperts, rows });
+  return {
+    flops: flops(one, one.pass, rows),
+    bytes: bytes(one, one.pass, elementBytes, touchedExperts, rows),
+  };
 }
 
 /** A pass as it is timed, and what it made last. */

@@ -4,6 +4,7 @@ import { type Activation, isGated } from '../src/activation.ts';
 import { checkInteger } from '../src/check.ts';
 import { describe } from '../src/dtype.ts';
 import { badArgument } from '../src/errors.ts';
+import { MODEL_LAYERS } from './model-layers.ts';
 
 export interface LayerShape {
   readonly tokens: number;
@@ -40,10 +41,11 @@ export const SHAPES: Readonly<Record<string, LayerShape>> = {
  * @throws MoeError ERR_INVALID_ARGUMENT
  */
 export function parseShape(name: string, text: string): LayerShape {
-  if (isNamed(text)) return SHAPES[text]!;
+  const named = namedShape(text);
+  if (named) return named;
   const parts = text.split(',');
   if (parts.length !== 5 || !parts.every(part => /^\d+$/.test(part))) {
-    const expected = `${Object.keys(SHAPES).join(', ')} or five integers T,H,I,E,K`;
+    const expected = 'a name that moe-kernels bench --list has, or five integers T,H,I,E,K';
     throw badArgument('ERR_INVALID_ARGUMENT', name, expected, describe(text));
   }
   const sizes = ['T', 'H', 'I', 'E', 'K'].map((letter, i) =>
@@ -61,11 +63,15 @@ export function shapeName(text: string, { tokens, hidden, intermediate, experts,
 
 /** The activation of the shape of that name, unless it is given another. */
 export function ownActivation(name: string): Activation {
-  return isNamed(name) ? SHAPES[name]!.activation : DEFAULT_ACTIVATION;
+  return namedShape(name)?.activation ?? DEFAULT_ACTIVATION;
 }
 
 export function isNamed(name: string): boolean {
-  return Object.hasOwn(SHAPES, name);
+  return namedShape(name) !== undefined;
+}
+
+function namedShape(name: string): LayerShape | undefined {
+  return Object.hasOwn(SHAPES, name) ? SHAPES[name] : MODEL_LAYERS.get(name)?.shape;
 }
 
 /** Elements of all the experts' weights. */
@@ -73,10 +79,15 @@ export function weightCount({ hidden, intermediate, experts, activation }: Layer
   return experts * hidden * intermediate * (isGated(activation) ? 3 : 2);
 }
 
-/** Floating-point operations of the experts' matmuls: 6·T·K·H·I forward where gated, 4·T·K·H·I where not, twice that backward. */
-export function flops(shape: LayerShape, pass: Pass): number {
-  const { tokens, topK, hidden, intermediate, activation } = shape;
-  const forward = (isGated(activation) ? 6 : 4) * tokens * topK * hidden * intermediate;
+/** Rows that reach experts where each token has K of them. */
+export function slotCount({ tokens, topK }: LayerShape): number {
+  return tokens * topK;
+}
+
+/** Floating-point operations of the experts' matmuls: 6·R·H·I forward where gated, 4·R·H·I where not, twice that backward. */
+export function flops(shape: LayerShape, pass: Pass, rows = slotCount(shape)): number {
+  const { hidden, intermediate, activation } = shape;
+  const forward = (isGated(activation) ? 6 : 4) * rows * hidden * intermediate;
   return { forward, backward: 2 * forward, both: 3 * forward }[pass];
 }
 
@@ -84,11 +95,17 @@ export function flops(shape: LayerShape, pass: Pass): number {
  * Bytes that cannot be avoided, each read or written once: the weights of the experts that any token reaches, x and y; backward
  * those weights, the gradients of all experts' weights, x, dy, dx and the saved pre-activations.
  */
-export function bytes(shape: LayerShape, pass: Pass, elementBytes: number, touchedExperts: number): number {
-  const { tokens, topK, hidden, intermediate, experts, activation } = shape;
+export function bytes(
+  shape: LayerShape,
+  pass: Pass,
+  elementBytes: number,
+  touchedExperts: number,
+  rows = slotCount(shape),
+): number {
+  const { tokens, hidden, intermediate, experts, activation } = shape;
   const weights = weightCount(shape);
   const touched = (weights / experts) * touchedExperts;
-  const preActivations = tokens * topK * intermediate * (isGated(activation) ? 2 : 1);
+  const preActivations = rows * intermediate * (isGated(activation) ? 2 : 1);
   const forward = touched + 2 * tokens * hidden;
   const backward = touched + weights + 3 * tokens * hidden + preActivations;
   return elementBytes * { forward, backward, both: forward + preActivations + backward }[pass];

@@ -1,9 +1,10 @@
 // What each stage of a layer costs at least: floating-point operations of its matrix products, and bytes that are read or written
-// once however large the caches are. T tokens, H hidden, I intermediate, E experts, K experts per token, R = T·K routed rows.
+// once however large the caches are. T tokens, H hidden, I intermediate, E experts, K experts per token, R routed rows.
 
 import { isGated } from '../src/activation.ts';
 import type { NativeOp } from '../src/native.ts';
-import type { LayerShape } from './shapes.ts';
+import type { RoutedShape } from './routed-shapes.ts';
+import { slotCount } from './shapes.ts';
 
 export interface StageCost {
   /** Of matrix products alone. */
@@ -15,10 +16,12 @@ export interface StageCost {
 
 /** How a layer was run. */
 export interface LayerRun {
-  readonly shape: LayerShape;
+  readonly shape: RoutedShape;
   readonly elementBytes: number;
   /** Experts that any token reached. */
   readonly touchedExperts: number;
+  /** Rows that experts get. Default T·K. */
+  readonly rows?: number;
   /** Whether the forward pass keeps its pre-activation rows. */
   readonly saves: boolean;
 }
@@ -34,7 +37,7 @@ export function stageCosts(run: LayerRun): StageCosts {
 }
 
 function routerCosts({ shape, elementBytes: s }: LayerRun): StageCosts {
-  const { tokens: T, hidden: H, experts: E, topK: K } = shape;
+  const { tokens: T, hidden: H, logits: E = shape.experts, slots: K = shape.topK } = shape;
   const product = { flops: 2 * T * E * H, inFloat32: true };
   const [x, weight] = [s * T * H, s * E * H];
   const [logits, slots] = [ROUTING_BYTES * T * E, ROUTING_BYTES * T * K];
@@ -59,10 +62,15 @@ function routerCosts({ shape, elementBytes: s }: LayerRun): StageCosts {
   };
 }
 
-function expertCosts({ shape, elementBytes: s, touchedExperts, saves }: LayerRun): StageCosts {
-  const { tokens: T, hidden: H, intermediate: I, experts: E, topK: K, activation } = shape;
+function expertCosts({
+  shape,
+  elementBytes: s,
+  touchedExperts,
+  rows: R = slotCount(shape),
+  saves,
+}: LayerRun): StageCosts {
+  const { tokens: T, hidden: H, intermediate: I, experts: E, activation } = shape;
   const c = isGated(activation) ? 2 : 1;
-  const R = T * K;
   const product = 2 * R * H * I;
   /** Of one expert. */
   const weight = s * H * I;

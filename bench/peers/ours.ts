@@ -2,6 +2,7 @@
 // the others.
 
 import { setThreads, trimMemory } from '../../src/device.ts';
+import { DTYPES } from '../../src/dtype.ts';
 import { packageVersion } from '../../src/package.ts';
 import type { Tensor } from '../../src/tensor.ts';
 import { checkWorkload } from '../check.ts';
@@ -21,7 +22,7 @@ export const load: Load = async (task, folder) => {
   const { shape, dtype, pass, threads } = task;
   const backward = pass === 'both';
   setThreads(threads);
-  checkMemory(shape, backward);
+  checkMemory('one', shape, { backward, elementBytes: DTYPES[dtype].bytes });
   const workload = new Workload(shape, dtype, 'cpu');
   const comparisons = await checkWorkload(workload, backward);
   if (!comparisons.every(({ holds }) => holds)) throw new WrongResult(comparisons);

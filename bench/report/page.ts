@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { packageRoot } from '../../src/package.ts';
+import { partName } from '../describe-layer.ts';
 import { groupBy } from '../group-by.ts';
 import { type Chart, renderChart } from './chart.ts';
 import { expertLoads } from './expert-load.ts';
@@ -99,7 +100,7 @@ function summary(results: readonly ReportedResult[]): Table {
     ],
     names: 4 + Number(devices) + Number(processors),
     rows: results.map((result, i) => [
-      ...[`${i + 1}`, layerName(result), result.dtype, result.pass],
+      ...[`${i + 1}`, layerName(result), result.dtype, partName(result)],
       ...(devices ? [result.device] : []),
       ...(processors ? [result.processor] : []),
       ...[`${result.tokens}`, `${result.threads}`, measured(result.medianMs)],

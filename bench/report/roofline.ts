@@ -1,5 +1,6 @@
 // Where each result stands under the machine's two ceilings.
 
+import { partName } from '../describe-layer.ts';
 import { groupBy } from '../group-by.ts';
 import type { Chart, Series } from './chart.ts';
 import type { ReportedResult } from './read.ts';
@@ -24,9 +25,13 @@ function roofOf(results: readonly ReportedResult[]): Roof | undefined {
   return { peak: Math.max(...peaks) / 1e9, bandwidth: Math.max(...bandwidths) / 1e9 };
 }
 
-/** @param results in the order of the rows that number them */
-export function roofline(results: readonly ReportedResult[]): Chart {
-  const numbers = new Map(results.map((result, i) => [result, `${i + 1}`]));
+/**
+ * What does not compute has no place in it.
+ * @param all in the order of the rows that number them
+ */
+export function roofline(all: readonly ReportedResult[]): Chart {
+  const numbers = new Map(all.map((result, i) => [result, `${i + 1}`]));
+  const results = all.filter(({ flops }) => flops > 0);
   const name = namesOf(results, ({ dtype }) => dtype, ['device', 'processor', 'instructionSet']);
   const groups = groupBy(results, name).map(group => ({ name: name(group[0]!), group, roof: roofOf(group) }));
   const ridges = groups.flatMap(({ roof }) => (roof ? [roof.peak / roof.bandwidth] : []));
@@ -42,7 +47,7 @@ export function roofline(results: readonly ReportedResult[]): Chart {
   });
   return {
     title: 'Speed over arithmetic intensity, under the ceilings of the machine',
-    summary: `One point per result, numbered as in the table of results. ${groups.map(describeGroup).join(' ')}`,
+    summary: `One point per result with matrix products, numbered as in the table of results. ${groups.map(describeGroup).join(' ')}`,
     x: { label: 'FLOPs per byte', scale: 'log10' },
     y: { label: 'GFLOP/s', scale: 'log10' },
     series,
@@ -52,7 +57,12 @@ export function roofline(results: readonly ReportedResult[]): Chart {
       names: 4,
       rows: groups.flatMap(({ group, roof }) =>
         group.map(result => [
-          ...[numbers.get(result)!, `T ${result.tokens}, ${layerName(result)}`, result.dtype, result.pass],
+          ...[
+            numbers.get(result)!,
+            `T ${result.tokens}, ${layerName(result)}`,
+            result.dtype,
+            partName(result),
+          ],
           ...[measured(intensity(result)), measured(1000 * result.tflops)],
           roof ? measured(heightAt(roof, intensity(result))) : '–',
         ]),

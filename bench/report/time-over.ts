@@ -1,9 +1,10 @@
 // Time over tokens, or over threads, of every layer and dtype that was measured at several.
 
+import { describeSizes, partName } from '../describe-layer.ts';
 import { groupBy } from '../group-by.ts';
 import type { Chart, Series } from './chart.ts';
 import type { ReportedResult } from './read.ts';
-import { type Distinction, layerName, layerSizes, measured, namesOf } from './words.ts';
+import { type Distinction, layerName, measured, namesOf } from './words.ts';
 
 interface Variable {
   readonly of: 'tokens' | 'threads';
@@ -14,7 +15,7 @@ interface Variable {
 
 const PLACES = ['device', 'processor', 'instructionSet', 'version'] as const;
 
-export const TOKENS: Variable = { of: 'tokens', layer: layerSizes, distinctions: ['threads', ...PLACES] };
+export const TOKENS: Variable = { of: 'tokens', layer: describeSizes, distinctions: ['threads', ...PLACES] };
 export const THREADS: Variable = {
   of: 'threads',
   layer: result => `T ${result.tokens}, ${layerName(result)}`,
@@ -28,7 +29,7 @@ export function timeOver(variable: Variable, results: readonly ReportedResult[])
 }
 
 function chartOf({ of, layer, distinctions }: Variable, results: readonly ReportedResult[]): Chart {
-  const name = namesOf(results, ({ pass }) => pass, distinctions);
+  const name = namesOf(results, partName, distinctions);
   const lines = groupBy(results, name).map(group => group.toSorted((a, b) => a[of] - b[of]));
   const series = lines.flatMap((line, colour): Series[] => {
     const label = name(line[0]!);

@@ -1,5 +1,6 @@
 // How the page writes numbers and names cases.
 
+import { describeSizes } from '../describe-layer.ts';
 import { groupBy } from '../group-by.ts';
 import type { ReportedResult } from './read.ts';
 
@@ -15,14 +16,10 @@ export function counted(value: number): string {
   return grouped.format(value);
 }
 
-export function layerSizes({ hidden, intermediate, experts, topK, activation }: ReportedResult): string {
-  return `H ${hidden}, I ${intermediate}, E ${experts}, K ${topK}, ${activation}`;
-}
-
 /** Its sizes, and what it is called if that says more. */
 export function layerName(result: ReportedResult): string {
   const { shape, tokens, hidden, intermediate, experts, topK } = result;
-  const sizes = layerSizes(result);
+  const sizes = describeSizes(result);
   return shape === [tokens, hidden, intermediate, experts, topK].join() ? sizes : `${shape} (${sizes})`;
 }
 

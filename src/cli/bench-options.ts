@@ -1,7 +1,8 @@
 // What the options of `moe-kernels bench` ask for.
 
-import { type BenchCase, expandSweep, parseShapes } from '../../bench/campaign.ts';
-import { PASSES } from '../../bench/shapes.ts';
+import { type BenchCase, expandSweep, type NamedShape, parseShapes } from '../../bench/campaign.ts';
+import { withRouters, withSkews } from '../../bench/routed-shapes.ts';
+import { partsOf } from '../../bench/stages.ts';
 import { ACTIVATIONS } from '../activation.ts';
 import { checkOneOf } from '../check.ts';
 import { getThreads } from '../device.ts';
@@ -15,8 +16,12 @@ export interface BenchCommandOptions {
   shape: string[];
   activation?: string;
   tokens?: string;
+  router?: string;
+  skew?: string;
+  list?: boolean;
   dtype: string;
-  pass: string;
+  pass?: string;
+  stage?: string;
   device: DeviceName;
   tf32?: boolean;
   threads?: string;
@@ -47,18 +52,32 @@ export function withPlan(
 }
 
 export function parseCases(options: BenchCommandOptions, nameOf: NameOf): BenchCase[] {
-  const { device, threads, tokens, activation, tf32 = false } = options;
+  const { device, threads, tf32 = false } = options;
   checkDevice(nameOf('device'), device);
+  const names = { pass: nameOf('pass'), stage: nameOf('stage') };
   return expandSweep({
-    shapes: parseShapes(nameOf('shape'), options.shape, {
-      ...(tokens !== undefined && { tokens: parseCounts(nameOf('tokens'), tokens) }),
-      ...(activation !== undefined && {
-        activation: checkOneOf(nameOf('activation'), activation, ACTIVATIONS),
-      }),
-    }),
+    shapes: parseLayers(options.shape, options, nameOf),
     dtypes: parseList(nameOf('dtype'), options.dtype, FLOAT_DTYPES),
     threads: threads === undefined ? [getThreads()] : parseCounts(nameOf('threads'), threads, 1024),
-    passes: parseList(nameOf('pass'), options.pass, PASSES),
+    ...partsOf(names, options.pass?.split(','), options.stage?.split(',')),
     ...{ device, tf32 },
   });
+}
+
+/** What says which layers are measured, in every command that measures. */
+export type LayerOptions = Pick<BenchCommandOptions, 'activation' | 'tokens' | 'router' | 'skew'>;
+
+export function parseLayers(
+  shapes: readonly string[],
+  { tokens, activation, router, skew }: LayerOptions,
+  nameOf: NameOf = option => `--${option}`,
+): NamedShape[] {
+  const sized = parseShapes(nameOf('shape'), shapes, {
+    ...(tokens !== undefined && { tokens: parseCounts(nameOf('tokens'), tokens) }),
+    ...(activation !== undefined && {
+      activation: checkOneOf(nameOf('activation'), activation, ACTIVATIONS),
+    }),
+  });
+  const routed = withRouters(nameOf('router'), sized, router?.split(','));
+  return withSkews(nameOf('skew'), routed, skew?.split(','));
 }

@@ -1,5 +1,6 @@
 // What `moe-kernels bench` prints once all is measured: a table for each layer in 80 columns for people, or CSV.
 
+import { describeSizes, partName } from '../../bench/describe-layer.ts';
 import { groupBy } from '../../bench/group-by.ts';
 import { SCALAR_FIELDS } from '../../bench/result-file.ts';
 import { isNamed } from '../../bench/shapes.ts';
@@ -25,17 +26,16 @@ function printTables(results: readonly ComparedResult[]): void {
 
 /** All but the tokens, which rows have. */
 function describeLayer(result: ComparedResult): string {
-  const { shape, hidden, intermediate, experts, topK, activation, device, instructionSet } = result;
-  const sizes = `H ${hidden}, I ${intermediate}, E ${experts}, K ${topK}`;
-  return `${isNamed(shape) ? `${shape}: ` : ''}${sizes}, ${activation}, ${device} (${instructionSet})`;
+  const { shape, device, instructionSet } = result;
+  return `${isNamed(shape) ? `${shape}: ` : ''}${describeSizes(result)}, ${device} (${instructionSet})`;
 }
 
-function tableRow({ tokens, dtype, pass, threads, ...rest }: ComparedResult): string[] {
-  const { medianMs, lowMs, highMs, tflops, floorMs, baseline } = rest;
+function tableRow(result: ComparedResult): string[] {
+  const { tokens, dtype, threads, medianMs, lowMs, highMs, tflops, floorMs, baseline } = result;
   return [
-    `T${tokens} ${dtype} ${pass} ×${threads}`,
+    `T${tokens} ${dtype} ${partName(result)} ×${threads}`,
     `${milliseconds(medianMs)} (${milliseconds(lowMs)}–${milliseconds(highMs)})`,
-    tflops.toPrecision(3),
+    tflops > 0 ? tflops.toPrecision(3) : '–',
     floorMs === undefined ? '–' : `${((100 * floorMs) / medianMs).toFixed(0)} %`,
     ...(baseline ? [`${digits(baseline.ratio, 3, 2)} ${baseline.verdict}`] : []),
   ];

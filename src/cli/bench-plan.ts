@@ -9,8 +9,15 @@ import { badArgument } from '../errors.ts';
 
 /** Of a plural also a list. */
 const KEYS = {
-  ...{ shape: 'strings', activation: 'string', tokens: 'numbers', dtype: 'strings', pass: 'strings' },
-  ...{ device: 'string', threads: 'numbers', minTime: 'number' },
+  ...{ shape: 'strings', activation: 'string', tokens: 'numbers', router: 'strings', skew: 'strings' },
+  ...{
+    dtype: 'strings',
+    pass: 'strings',
+    stage: 'strings',
+    device: 'string',
+    threads: 'numbers',
+    minTime: 'number',
+  },
 } as const;
 
 /** The values as they would stand on the command line. */

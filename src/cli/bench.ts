@@ -10,6 +10,7 @@ import { checkNotNegative } from '../check.ts';
 import { backendInfo, setFloat32Matmul } from '../device.ts';
 import { badArgument } from '../errors.ts';
 import { packageVersion } from '../package.ts';
+import { printShapes } from './bench-list.ts';
 import { type BenchCommandOptions, parseCases, withPlan } from './bench-options.ts';
 import { printResults } from './bench-output.ts';
 import { BenchProgress } from './bench-progress.ts';
@@ -23,6 +24,10 @@ export async function bench(
   given: BenchCommandOptions,
   isGiven: (option: string) => boolean,
 ): Promise<ExitCode> {
+  if (given.list) {
+    printShapes(given);
+    return 0;
+  }
   const { options, nameOf } = withPlan(given, isGiven);
   const cases = parseCases(options, nameOf);
   const minTimeMs = 1000 * checkPositive(nameOf('minTime'), options.minTime);

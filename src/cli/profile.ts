@@ -1,17 +1,19 @@
 // `moe-kernels profile`: a layer checked, then its stages timed, for every dtype and pass asked for.
 
 import { closeSync, openSync, writeFileSync } from 'node:fs';
-import { type NamedShape, parseShapes } from '../../bench/campaign.ts';
+import type { NamedShape } from '../../bench/campaign.ts';
+import { describeSizes } from '../../bench/describe-layer.ts';
 import { writing } from '../../bench/file-access.ts';
 import { type Profile, type ProfileResult, runProfile } from '../../bench/profile.ts';
+import { ROUTER_CHOICES } from '../../bench/routed-shapes.ts';
 import { WrongResult } from '../../bench/run.ts';
 import { PASSES } from '../../bench/shapes.ts';
 import { traceOf } from '../../bench/trace.ts';
-import { ACTIVATIONS } from '../activation.ts';
 import { checkInteger, checkOneOf } from '../check.ts';
 import { setThreads } from '../device.ts';
 import { describe, FLOAT_DTYPES } from '../dtype.ts';
 import { badArgument } from '../errors.ts';
+import { parseLayers } from './bench-options.ts';
 import { checkPositive, parseList } from './option-values.ts';
 import { type ExitCode, printComparisons, printJson, printLine, printTable, writeError } from './output.ts';
 
@@ -20,6 +22,8 @@ export interface ProfileCommandOptions {
   shape: string;
   tokens?: string;
   activation?: string;
+  router?: string;
+  skew?: string;
   dtype: string;
   pass: string;
   device: string;
@@ -47,7 +51,7 @@ export async function profile(options: ProfileCommandOptions): Promise<ExitCode>
   const profiles: Profile[] = [];
   try {
     for (const dtype of dtypes) {
-      for await (const made of runProfile({ name: shape.shape, shape, dtype, passes, minTimeMs })) {
+      for await (const made of runProfile({ shape, dtype, passes, minTimeMs })) {
         profiles.push(made);
         if (json) printJson(made.result);
         else printResult(made.result);
@@ -63,12 +67,12 @@ export async function profile(options: ProfileCommandOptions): Promise<ExitCode>
   return 0;
 }
 
-function parseLayer({ shape, tokens, activation }: ProfileCommandOptions): NamedShape {
-  const [layer] = parseShapes('--shape', [shape], {
-    ...(tokens !== undefined && { tokens: [checkInteger('--tokens', Number(tokens), 1)] }),
-    ...(activation !== undefined && { activation: checkOneOf('--activation', activation, ACTIVATIONS) }),
-  });
-  return layer!;
+/** Of each option the one value. */
+function parseLayer({ shape, ...options }: ProfileCommandOptions): NamedShape {
+  const { tokens, router } = options;
+  if (tokens !== undefined) checkInteger('--tokens', Number(tokens), 1);
+  if (router !== undefined) checkOneOf('--router', router, ROUTER_CHOICES);
+  return parseLayers([shape], options)[0]!;
 }
 
 /** Asked before measuring; what the file holds stays until there is something to write. */
@@ -81,8 +85,8 @@ function writeTrace(file: string, profiles: readonly Profile[]): void {
 }
 
 function printResult(result: ProfileResult): void {
-  const { shape, tokens, hidden, intermediate, experts, topK, activation } = result;
-  printLine(`${shape}: T ${tokens}, H ${hidden}, I ${intermediate}, E ${experts}, K ${topK}, ${activation}`);
+  const { shape, tokens } = result;
+  printLine(`${shape}: T ${tokens}, ${describeSizes(result)}`);
   const { dtype, pass, threads, instructionSet, runs, stages, betweenMs, totalMs } = result;
   printLine(`${dtype}, ${pass}, ${threads} threads (${instructionSet}), median of ${runs} runs`);
   const time = (ms: number) => [ms.toFixed(3), percent(ms / totalMs)];

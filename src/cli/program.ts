@@ -73,26 +73,43 @@ function addVerify(program: Command, finish: (code: ExitCode) => void): void {
     });
 }
 
+// What `bench` and `profile` measure.
+const SHAPES =
+  'mixtral-mini, deepseek-mini, qwen3-mini, switch-mini, a model’s layer as bench --list names it, or T,H,I,E,K';
+const ROUTERS =
+  'own, softmax, softmax-normalized, softmax-selected, sigmoid, sigmoid-bias, groups, sparsemixer, capacity, expert-choice';
+const LOADS = 'how rows are distributed over experts';
+const SKEWS = 'router, uniform, zipf:S, one-hot, trace:FILE';
+const activationOption = () =>
+  new Option('--activation <name>', 'activation of the experts (default: the shape’s own, else swiglu)');
+const dtypesOption = () =>
+  new Option('--dtype <list>', `any of ${FLOAT_DTYPES.join(', ')}, separated by commas`).default('float32');
+
 const BENCH_EXAMPLES = `
 Examples:
   moe-kernels bench --shape mixtral-mini 64,512,256,8,2 --dtype float32,bfloat16
       two layers in two dtypes, forward and backward together
   moe-kernels bench --tokens 1,16,512 --threads 1,2 --pass forward --out found.jsonl
-      six results, kept one by one: after Ctrl-C the same command goes on`;
+      six results, kept one by one: after Ctrl-C the same command goes on
+  moe-kernels bench --shape olmoe olmoe:decode --router own,sigmoid-bias --dtype bfloat16
+      a model's layer in prefill and in decode, with its own router and another`;
 
 function addBench(program: Command, finish: (code: ExitCode) => void): void {
   program
     .command('bench')
     .description('check a layer of random weights against the reference, then time it')
-    .option(
-      '--shape <shape...>',
-      'any of mixtral-mini, deepseek-mini, qwen3-mini, switch-mini, or T,H,I,E,K, separated by spaces',
-      ['mixtral-mini'],
-    )
+    .option('--shape <shape...>', `any of ${SHAPES}, separated by spaces`, ['mixtral-mini'])
+    .option('--list', 'print the names of shapes with what they are, and measure nothing')
     .option('--tokens <list>', 'other numbers of tokens, separated by commas (default: the shape’s own)')
-    .option('--activation <name>', 'activation of the experts (default: the shape’s own, else swiglu)')
-    .option('--dtype <list>', `any of ${FLOAT_DTYPES.join(', ')}, separated by commas`, 'float32')
-    .option('--pass <list>', 'any of forward, backward, both, separated by commas', 'both')
+    .addOption(activationOption())
+    .option('--router <list>', `any of ${ROUTERS}, separated by commas (default: own)`)
+    .option('--skew <list>', `${LOADS}: any of ${SKEWS}, separated by commas (default: router)`)
+    .addOption(dtypesOption())
+    .option('--pass <list>', 'any of forward, backward, both, separated by commas (default: both)')
+    .option(
+      '--stage <list>',
+      'single ops instead of passes: any of route, dispatch, up, down, combine, dgrad, wgrad, separated by commas',
+    )
     .addOption(deviceOption())
     .option('--tf32', 'let GPUs round float32 operands of matmuls to tf32')
     .option(
@@ -102,7 +119,7 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
     .option('--min-time <seconds>', 'how long to measure each pass', '2')
     .option(
       '--plan <file>',
-      'JSON or YAML with any of shape, activation, tokens, dtype, pass, device, threads, minTime; options override it',
+      'JSON or YAML with any of shape, activation, tokens, router, skew, dtype, pass, stage, device, threads, minTime; options override it',
     )
     .option(
       '--out <file>',
@@ -129,14 +146,12 @@ function addProfile(program: Command, finish: (code: ExitCode) => void): void {
   program
     .command('profile')
     .description('check a layer of random weights against the reference, then time its stages, on the CPU')
-    .option(
-      '--shape <shape>',
-      'mixtral-mini, deepseek-mini, qwen3-mini, switch-mini, or T,H,I,E,K',
-      'mixtral-mini',
-    )
+    .option('--shape <shape>', SHAPES, 'mixtral-mini')
     .option('--tokens <count>', 'tokens (default: the shape’s own)')
-    .option('--activation <name>', 'activation of the experts (default: the shape’s own, else swiglu)')
-    .option('--dtype <list>', `any of ${FLOAT_DTYPES.join(', ')}, separated by commas`, 'float32')
+    .addOption(activationOption())
+    .option('--router <name>', `${ROUTERS} (default: own)`)
+    .option('--skew <name>', `${LOADS}: ${SKEWS} (default: router)`)
+    .addOption(dtypesOption())
     .option('--pass <list>', 'any of forward, backward, both, separated by commas', 'forward,backward')
     .option('--device <device>', 'where to run: so far the CPU alone', 'cpu' satisfies DeviceName)
     .option('--threads <count>', 'threads of the CPU backend (default: every core)')

@@ -24,6 +24,16 @@ describe('the key of a case', () => {
     ]);
   });
 
+  it('names a router that is not the shape’s own', () => {
+    const router = 'sigmoid';
+    expect(keys({ shapes: [mixtral, { ...mixtral, router }] })).toEqual([
+      'mixtral-mini T512 bfloat16 forward cpu 2 threads',
+      'mixtral-mini T512 sigmoid bfloat16 forward cpu 2 threads',
+    ]);
+    const both = expandSweep({ ...base, shapes: [mixtral, { ...mixtral, router }] });
+    expect(groupByLayer(both)).toHaveLength(2);
+  });
+
   it('names tf32 where it changes what is computed', () => {
     expect(keys({ dtypes: ['float32', 'bfloat16'], device: 'cuda:0', tf32: true })).toEqual([
       'mixtral-mini T512 float32 tf32 forward cuda:0 2 threads',

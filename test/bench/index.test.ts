@@ -46,7 +46,8 @@ describe('bench()', () => {
   });
 
   it.each<[BenchRequest, string]>([
-    [{ shapes: ['mixtral'] }, 'shapes: expected mixtral-mini, '],
+    [{ shapes: ['mixtral'] }, 'shapes: expected a name that moe-kernels bench --list has, or '],
+    [{ routers: ['softmin' as 'softmax'] }, 'routers: expected one of own, softmax, '],
     [{ tokens: [0] }, 'tokens: expected an integer from 1 to 2147483647, got 0'],
     [{ dtypes: ['int8' as 'float32'] }, 'dtypes: expected one of float32, bfloat16, float16, got "int8"'],
     [{ passes: ['up' as 'both'] }, 'passes: expected one of forward, backward, both, got "up"'],

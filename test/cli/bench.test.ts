@@ -6,6 +6,7 @@ import { floorMs, measureCeilings } from '../../bench/ceilings.ts';
 import { checkWorkload } from '../../bench/check.ts';
 import { measure } from '../../bench/measure.ts';
 import { checkMemory, requiredBytes } from '../../bench/memory.ts';
+import { MODEL_LAYERS } from '../../bench/model-layers.ts';
 import type { BenchResult } from '../../bench/result.ts';
 import { runBench } from '../../bench/run.ts';
 import { bytes, flops, type LayerShape, PASSES, parseShape, SHAPES } from '../../bench/shapes.ts';
@@ -180,12 +181,15 @@ describe('the measurement', () => {
 
   test('a layer that does not fit is refused before anything is allocated', () => {
     const shape = SHAPES['mixtral-mini']!;
-    const required = requiredBytes(shape, true);
-    expect(required).toBeGreaterThan(4 * 4 * 3 * 8 * 1024 * 3584);
-    expect(() => checkMemory(shape, true, required)).not.toThrow();
-    expect(() => checkMemory(shape, true, 1e9)).toThrow(
-      /^shape: expected a layer that fits 1 GB of available memory, got one that needs 1\.\d GB$/,
+    const required = requiredBytes(shape, true, 4);
+    expect(required).toBeGreaterThan(2 * 4 * 3 * 8 * 1024 * 3584);
+    const run = { backward: true, elementBytes: 4 };
+    expect(() => checkMemory('mixtral-mini', shape, run, required)).not.toThrow();
+    expect(() => checkMemory('mixtral-mini', shape, run, 5e8)).toThrow(
+      /^shape: expected a layer that fits 0\.5 GB of available memory, got mixtral-mini, which needs \d\.\d GB$/,
     );
+    expect(requiredBytes(shape, true, 2)).toBeLessThan(0.7 * required);
+    expect(requiredBytes({ ...shape, logits: 4096, slots: 4096 }, true, 4)).toBeGreaterThan(required + 1.2e8);
   });
 
   test('leaves no tensor behind', async () => {
@@ -273,6 +277,35 @@ describe('the command', () => {
       made.mockRestore();
       setThreads(threads);
     }
+  });
+
+  test('the names of shapes, in 80 columns or as JSON lines', async () => {
+    const table = await run('bench', '--list');
+    const lines = table.stdout.trimEnd().split('\n');
+    expect(Math.max(...lines.map(line => line.trimEnd().length))).toBeLessThanOrEqual(80);
+    const cells = lines.map(line => line.trim().split(/ {2,}/));
+    expect(cells).toContainEqual([
+      'deepseek-v3',
+      '4096',
+      '7168',
+      '2048',
+      '256',
+      '8',
+      'swiglu, sigmoid bias groups',
+    ]);
+    const all = jsonLines((await run('bench', '--list', '--json')).stdout);
+    expect(all.map(({ shape }) => shape)).toEqual([...Object.keys(SHAPES), ...MODEL_LAYERS.keys()]);
+    expect(all.at(-1)).toMatchObject({ shape: 'nemotron-3-nano:decode', tokens: 1, router: { scale: 2.5 } });
+  });
+
+  test('every shape with every router, which results and their tables name', async () => {
+    const args = ['bench', '--shape', SMALL, '--pass', 'forward', '--min-time', '0.001'];
+    const routers = ['--router', 'own,sigmoid,expert-choice'];
+    const lines = jsonLines((await run(...args, ...routers, '--json')).stdout);
+    expect(lines.map(({ router }) => router)).toEqual([undefined, 'sigmoid', 'expert-choice']);
+    expect(lines[2]!.expertLoad).toEqual(Array(6).fill(8));
+    const { stdout } = await run(...args, '--router', 'sigmoid');
+    expect(stdout).toContain('\nH 16, I 20, E 6, K 2, swiglu, sigmoid, cpu (');
   });
 
   test('a layer that does not fit is refused before any other is timed', async () => {

@@ -190,7 +190,7 @@ test.each([
   ]);
 });
 
-const KEYS = 'shape, activation, tokens, dtype, pass, device, threads, minTime';
+const KEYS = 'shape, activation, tokens, router, skew, dtype, pass, stage, device, threads, minTime';
 test.each([
   ['shapes: mixtral-mini', `: expected only the keys ${KEYS}, got "shapes"`],
   ['tokens: "16"', ': tokens: expected a number or a list of them, got "16"'],

@@ -67,6 +67,20 @@ describe('the profile', () => {
     }
   });
 
+  test('of another router and load', async () => {
+    const router = ['--router', 'softmax-selected', '--skew', 'one-hot', '--pass', 'forward'];
+    const { stdout } = await run(...SMALL, ...router, '--json');
+    const [line] = jsonLines<ProfileResult>(stdout);
+    expect([line!.router, line!.skew]).toEqual(['softmax-selected', 'one-hot']);
+    const up = line!.stages.find(({ op, stage }) => op === 'expertsForward' && stage === 'up');
+    // Two of the six experts are read.
+    expect(up!.bytes).toBe(4 * (2 * 2 * 16 * 20 + 24 * 16 + 48 * 20));
+    const table = await run(...SMALL, ...router);
+    expect(table.stdout).toMatch(
+      /^24,16,20,6,2: T 24, H 16, I 20, E 6, K 2, swiglu, softmax-selected, one-hot\n/,
+    );
+  });
+
   test('a trace of every pass', async () => {
     const file = join(folder, 'layer.trace.json');
     expect((await run(...SMALL, '--pass', 'forward,backward', '--trace', file)).exitCode).toBe(0);
@@ -114,7 +128,7 @@ describe('the profile', () => {
 
 describe('wrong usage is one sentence and exit code 2', () => {
   test.each([
-    ['--shape tiny', /^--shape: expected mixtral-mini, .* or five integers T,H,I,E,K, got "tiny"$/],
+    ['--shape tiny', /^--shape: expected a name .* or five integers T,H,I,E,K, got "tiny"$/],
     ['--tokens 0', /^--tokens: expected an integer from 1 to 2147483647, got 0$/],
     ['--tokens some', /^--tokens: expected an integer from 1 to 2147483647, got NaN$/],
     ['--pass sideways', /^--pass: expected one of forward, backward, both, got "sideways"$/],

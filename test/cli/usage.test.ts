@@ -1,7 +1,9 @@
 // The command line as a whole: help, information, wrong usage, and the real process.
 
 import { describe, expect, test } from 'vitest';
+import { ROUTER_CHOICES } from '../../bench/routed-shapes.ts';
 import { PASSES, SHAPES } from '../../bench/shapes.ts';
+import { STAGES } from '../../bench/stages.ts';
 import { backendInfo, devices } from '../../src/index.ts';
 import { packageVersion } from '../../src/package.ts';
 import { jsonLines, run, spawn } from './support/command.ts';
@@ -45,7 +47,7 @@ describe('help', () => {
         'T,H,I,E,K',
       ],
     ],
-    ['bench', [...Object.keys(SHAPES), ...PASSES]],
+    ['bench', [...Object.keys(SHAPES), ...ROUTER_CHOICES, ...STAGES, ...PASSES, 'zipf:S', '--list']],
     [
       'profile',
       [...Object.keys(SHAPES), ...PASSES, '--tokens', '--trace', '--device', 'so far the CPU alone'],
@@ -88,11 +90,11 @@ describe('wrong usage is one sentence and exit code 2', () => {
     ['info extra', "too many arguments for 'info'. Expected 0 arguments but got 1."],
     [
       'bench --shape mixtral',
-      `--shape: expected ${Object.keys(SHAPES).join(', ')} or five integers T,H,I,E,K, got "mixtral"`,
+      '--shape: expected a name that moe-kernels bench --list has, or five integers T,H,I,E,K, got "mixtral"',
     ],
     [
       'bench --shape constructor',
-      `--shape: expected ${Object.keys(SHAPES).join(', ')} or five integers T,H,I,E,K, got "constructor"`,
+      '--shape: expected a name that moe-kernels bench --list has, or five integers T,H,I,E,K, got "constructor"',
     ],
     ['bench --shape 0,8,8,2,1', '--shape T: expected an integer from 1 to 2147483647, got 0'],
     ['bench --shape 4,8,8,2,3', '--shape K: expected an integer from 1 to 2, got 3'],
@@ -101,8 +103,30 @@ describe('wrong usage is one sentence and exit code 2', () => {
       '--shape I: expected an integer from 1 to 2147483647, got 99999999999',
     ],
     [
-      'bench --shape 1,1000000,1000000,1000,2',
-      'shape: expected at most 4294967295 elements in a tensor, got 2000000000000000',
+      'bench --shape 99999,99999,8,2,1',
+      'shape: expected at most 4294967295 elements in a matrix of tokens, got 99999,99999,8,2,1, which has 9999800001',
+    ],
+    ['bench --router softmin', `--router: expected one of ${ROUTER_CHOICES.join(', ')}, got "softmin"`],
+    [
+      'bench --shape 8,8,8,9,2 --router groups',
+      '--router.groups.count: expected a divisor of 9 experts, got 2',
+    ],
+    [
+      'bench --stage gather',
+      '--stage: expected one of route, dispatch, up, down, combine, dgrad, wgrad, got "gather"',
+    ],
+    [
+      'bench --stage up --pass forward',
+      '--pass: expected nothing beside stages, each of which is part of one pass, got forward',
+    ],
+    [
+      'profile --skew even',
+      '--skew: expected router, uniform, zipf:S with a number S, one-hot or trace:FILE, got "even"',
+    ],
+    ['bench --shape 8,8,8,9,4 --router own,sparsemixer', '--router.topK: expected 2 with sparsemixer, got 4'],
+    [
+      'profile --router softmax,sigmoid',
+      `--router: expected one of ${ROUTER_CHOICES.join(', ')}, got "softmax,sigmoid"`,
     ],
     ['bench --shape', "option '--shape <shape...>' argument missing"],
     ['bench --dtype float64', '--dtype: expected one of float32, bfloat16, float16, got "float64"'],

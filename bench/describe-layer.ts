@@ -1,0 +1,15 @@
+// A layer in words; by itself, for the page of results is made where there may be no addon.
+
+import type { BenchCase, NamedShape } from './campaign.ts';
+
+/** All but the tokens. */
+export function describeSizes(layer: Omit<NamedShape, 'shape' | 'tokens'>): string {
+  const { hidden, intermediate, experts, topK, activation, router, skew } = layer;
+  const words = [`H ${hidden}`, `I ${intermediate}`, `E ${experts}`, `K ${topK}`, activation];
+  return [...words, router, skew].filter(word => word !== undefined).join(', ');
+}
+
+/** What of the layer is measured. */
+export function partName({ pass, stage }: Pick<BenchCase, 'pass' | 'stage'>): string {
+  return stage ?? pass;
+}
