@@ -54,9 +54,15 @@ Napi::Value info(const Napi::CallbackInfo& call) {
     auto gpu = Napi::Object::New(env);
     gpu.Set("index", each.index);
     gpu.Set("name", each.name);
+    gpu.Set("computeCapability", each.compute_capability);
+    gpu.Set("l2Bytes", static_cast<double>(each.l2_bytes));
+    gpu.Set("memoryBytes", static_cast<double>(each.memory_bytes));
+    gpu.Set("clockMHz", each.clock_khz / 1000);
     gpus.Set(gpus.Length(), gpu);
   }
   found.Set("gpus", gpus);
+  found.Set("cudaDriver", cuda::driver_version());
+  found.Set("cudaRuntime", cuda::runtime_version());
   return found;
 }
 

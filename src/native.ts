@@ -33,7 +33,22 @@ export interface NativeInfo {
   readonly cores: number;
   readonly cuda: string;
   /** GPUs that ops can run on, by the number that CUDA gives them. */
-  readonly gpus: readonly { readonly index: number; readonly name: string }[];
+  readonly gpus: readonly NativeGpu[];
+  /** Of CUDA, such as `13.0`: the newest that the driver supports, and the one that is linked. Meaningful where there are GPUs. */
+  readonly cudaDriver: string;
+  readonly cudaRuntime: string;
+}
+
+export interface NativeGpu {
+  readonly index: number;
+  readonly name: string;
+  /** Such as `9.0`. */
+  readonly computeCapability: string;
+  /** Of the second-level cache. */
+  readonly l2Bytes: number;
+  readonly memoryBytes: number;
+  /** The highest of its multiprocessors. */
+  readonly clockMHz: number;
 }
 
 export interface NativeMemory {
