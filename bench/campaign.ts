@@ -1,7 +1,9 @@
 // What a campaign measures: every combination of the values asked for, as cases in the order in which they run.
 
 import type { Activation } from '../src/activation.ts';
-import type { FloatDType } from '../src/dtype.ts';
+import { checkOneOf } from '../src/check.ts';
+import { describe, type FloatDType } from '../src/dtype.ts';
+import { badArgument } from '../src/errors.ts';
 import type { DeviceName } from '../src/tensor.ts';
 import { groupBy } from './group-by.ts';
 import { type LayerShape, ownActivation, type Pass, parseShape, shapeName } from './shapes.ts';
@@ -16,7 +18,13 @@ export interface BenchCase extends LayerShape {
   readonly threads: number;
   /** Whether a GPU rounds float32 operands to tf32. */
   readonly tf32?: true;
+  /** Whether the pass is launched as a captured graph. */
+  readonly graph?: true;
 }
+
+/** Passes launched op by op, as captured graphs, or each way. */
+export const GRAPHS = ['off', 'on', 'both'] as const;
+export type GraphChoice = (typeof GRAPHS)[number];
 
 export interface Sweep {
   readonly shapes: readonly NamedShape[];
@@ -25,6 +33,7 @@ export interface Sweep {
   readonly passes: readonly Pass[];
   readonly device: DeviceName;
   readonly tf32: boolean;
+  readonly graph: GraphChoice;
 }
 
 export interface NamedShape extends LayerShape {
@@ -52,21 +61,39 @@ export function parseShapes(
 
 /** Says the same of a case and of its result, in every campaign. */
 export function caseKey(one: BenchCase): string {
-  const { shape, tokens, activation, dtype, pass, device, threads, tf32 } = one;
+  const { shape, tokens, activation, dtype, pass, device, threads, tf32, graph } = one;
   const layer = [shape, `T${tokens}`, ...(activation === ownActivation(shape) ? [] : [activation])];
   const count = threads === 1 ? '1 thread' : `${threads} threads`;
-  return [...layer, dtype, ...(tf32 ? ['tf32'] : []), pass, device, count].join(' ');
+  return [
+    ...[...layer, dtype, ...(tf32 ? ['tf32'] : []), pass],
+    ...[...(graph ? ['graph'] : []), device, count],
+  ].join(' ');
+}
+
+/**
+ * @param argument what the sentence of an error begins with
+ * @throws MoeError ERR_INVALID_ARGUMENT, or ERR_UNSUPPORTED where the device launches no graphs
+ */
+export function checkGraph(argument: string, value: unknown, device: DeviceName): GraphChoice {
+  const graph = checkOneOf(argument, value, GRAPHS);
+  if (graph !== 'off' && device === 'cpu')
+    throw badArgument('ERR_UNSUPPORTED', argument, 'off on cpu, which launches no graphs', describe(graph));
+  return graph;
 }
 
 /** The product of a sweep's values; what it names twice counts once. */
-export function expandSweep({ shapes, dtypes, threads, passes, device, tf32 }: Sweep): BenchCase[] {
+export function expandSweep({ shapes, dtypes, threads, passes, device, tf32, graph }: Sweep): BenchCase[] {
+  const launches = { off: [{}], on: [{ graph: true }], both: [{}, { graph: true }] } as const;
   const cases = shapes.flatMap(shape =>
     dtypes.flatMap(dtype =>
       threads.flatMap(count =>
-        passes.map(pass => ({
-          ...{ ...shape, dtype, device, pass, threads: count },
-          ...(tf32 && dtype === 'float32' && device !== 'cpu' && { tf32 }),
-        })),
+        passes.flatMap(pass =>
+          launches[graph].map(launch => ({
+            ...{ ...shape, dtype, device, pass, threads: count },
+            ...(tf32 && dtype === 'float32' && device !== 'cpu' && { tf32 }),
+            ...launch,
+          })),
+        ),
       ),
     ),
   );

@@ -6,7 +6,14 @@ import { getFloat32Matmul, getThreads, setThreads } from '../src/device.ts';
 import { describe, FLOAT_DTYPES, type FloatDType } from '../src/dtype.ts';
 import { badArgument } from '../src/errors.ts';
 import { checkDevice, type DeviceName } from '../src/tensor.ts';
-import { type BenchCase, expandSweep, groupByLayer, parseShapes } from './campaign.ts';
+import {
+  type BenchCase,
+  checkGraph,
+  expandSweep,
+  type GraphChoice,
+  groupByLayer,
+  parseShapes,
+} from './campaign.ts';
 import type { MeasureOptions } from './measure.ts';
 import type { BenchResult } from './result.ts';
 import { checkLayerFits, runBench } from './run.ts';
@@ -15,7 +22,7 @@ import { PASSES, type Pass } from './shapes.ts';
 export type { BenchResult } from './result.ts';
 export { WrongResult } from './run.ts';
 export type { LayerShape, Pass } from './shapes.ts';
-export type { BenchCase, DeviceName, FloatDType };
+export type { BenchCase, DeviceName, FloatDType, GraphChoice };
 
 /** Every combination of these is measured. */
 export interface BenchRequest {
@@ -33,6 +40,8 @@ export interface BenchRequest {
   readonly threads?: readonly number[];
   /** Default `cpu`. */
   readonly device?: DeviceName;
+  /** On a GPU: whether a pass is launched op by op, as a captured graph (`on`), or each way (`both`). Default `off`. */
+  readonly graph?: GraphChoice;
   /** Milliseconds that the runs of a case take together at least. Default 2000. */
   readonly minTimeMs?: number;
 }
@@ -64,6 +73,7 @@ function casesOf(request: BenchRequest): BenchCase[] {
     passes: passes.map(pass => checkOneOf('passes', pass, PASSES)),
     device,
     tf32: getFloat32Matmul() === 'tf32',
+    graph: checkGraph('graph', request.graph ?? 'off', device),
   });
 }
 

@@ -31,9 +31,17 @@ export const SCALAR_FIELDS: Readonly<Record<Exclude<keyof BenchResult, 'expertLo
     pass: isText,
     threads: isPositive,
     tf32: optional(isFlag),
+    graph: optional(isFlag),
   },
   ...{ medianMs: isPositive, lowMs: isPositive, highMs: isPositive, p10Ms: isPositive, p90Ms: isPositive },
-  ...{ minMs: isPositive, runs: isPositive, flops: isPositive, bytes: isPositive, tflops: isPositive },
+  ...{
+    minMs: isPositive,
+    runs: isPositive,
+    clock: isText,
+    flops: isPositive,
+    bytes: isPositive,
+    tflops: isPositive,
+  },
   ...{
     floorMs: optional(isPositive),
     flopsPerSecond: optional(isPositive),
@@ -46,7 +54,10 @@ export const SCALAR_FIELDS: Readonly<Record<Exclude<keyof BenchResult, 'expertLo
     experts: isPositive,
     topK: isPositive,
   },
-  ...{ activation: isText, instructionSet: isText, processor: isText, version: isText, date: isDate },
+  ...{ activation: isText, instructionSet: isText, processor: isText, version: isText },
+  ...{ deviceName: optional(isText), computeCapability: optional(isText), clockMHz: optional(isPositive) },
+  ...{ cudaDriver: optional(isText), cudaRuntime: optional(isText) },
+  date: isDate,
 };
 const FIELDS = { ...SCALAR_FIELDS, expertLoad: isLoad };
 

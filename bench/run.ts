@@ -1,17 +1,18 @@
 // The cases of one layer: a workload made, then with each number of threads checked against the reference and timed, pass by pass.
 
 import type { Comparison } from '../src/compare.ts';
-import { backendInfo, setThreads, synchronize, trimMemory } from '../src/device.ts';
+import { setThreads, trimMemory } from '../src/device.ts';
 import { DTYPES } from '../src/dtype.ts';
 import type { MoeGradients } from '../src/ops/moe.ts';
-import { packageVersion } from '../src/package.ts';
 import type { BenchCase } from './campaign.ts';
-import { type Ceilings, floorMs, measureCeilings } from './ceilings.ts';
+import { capturedPass } from './captured-pass.ts';
+import { type Ceilings, ceilingsOf, floorMs } from './ceilings.ts';
 import { checkWorkload } from './check.ts';
+import { clockOf, timeOn } from './clock.ts';
 import { groupBy } from './group-by.ts';
+import { machineOf } from './machine.ts';
 import { letSignalsIn, type Measured, type MeasureOptions, measure, type Timing } from './measure.ts';
 import { checkMemory } from './memory.ts';
-import { processorName } from './processor.ts';
 import type { BenchResult } from './result.ts';
 import { bytes, flops, type Pass } from './shapes.ts';
 import { disposeForward, disposeGradients, Workload, type WorkloadForward } from './workload.ts';
@@ -57,15 +58,26 @@ export async function* runBench(
     options.onCase?.(group[0]!);
     await letSignalsIn();
     await checkResult(workload, needsBackward(group));
-    const ceilings = device === 'cpu' ? measureCeilings(dtype) : undefined;
+    const ceilings = ceilingsOf(device, dtype);
     trimMemory();
     const expertLoad = loadOfExperts(workload);
     for (const one of group) {
       options.onCase?.(one);
-      const timing = await measure(measuredPass(workload, one.pass), options);
+      const timing = await timeCase(workload, one, options);
       yield resultOf(one, timing, ceilings, expertLoad);
     }
   }
+}
+
+async function timeCase(
+  workload: Workload,
+  { pass, graph }: BenchCase,
+  options: MeasureOptions,
+): Promise<Timing> {
+  const plain = measuredPass(workload, pass);
+  if (!graph) return measure(plain, options);
+  using captured = capturedPass(workload.device, plain);
+  return await measure(captured, options);
 }
 
 function needsBackward(cases: readonly BenchCase[]): boolean {
@@ -82,20 +94,19 @@ export async function checkResult(workload: Workload, backward: boolean): Promis
 function resultOf(
   one: BenchCase,
   timing: Timing,
-  ceilings: Ceilings | undefined,
+  ceilings: Ceilings,
   expertLoad: readonly number[],
 ): BenchResult {
-  const { shape, dtype, device, pass, threads, tf32, ...layer } = one;
+  const { shape, dtype, device, pass, threads, tf32, graph, ...layer } = one;
   const touchedExperts = expertLoad.filter(rows => rows > 0).length;
   const cost = { flops: flops(one, pass), bytes: bytes(one, pass, DTYPES[dtype].bytes, touchedExperts) };
   return {
-    ...{ shape, dtype, device, pass, threads, ...(tf32 && { tf32 }) },
-    ...timing,
+    ...{ shape, dtype, device, pass, threads, ...(tf32 && { tf32 }), ...(graph && { graph }) },
+    ...{ ...timing, clock: clockOf(device) },
     ...{ ...cost, tflops: cost.flops / (timing.medianMs * 1e9) },
-    ...(ceilings && { floorMs: floorMs(cost, ceilings), ...ceilings }),
+    ...{ floorMs: floorMs(cost, ceilings), ...ceilings },
     ...layer,
-    ...{ expertLoad, instructionSet: backendInfo().instructionSet },
-    ...{ processor: processorName(), version: packageVersion() },
+    ...{ expertLoad, ...machineOf(device) },
     date: new Date().toISOString(),
   };
 }
@@ -127,13 +138,13 @@ export function measuredPass(workload: Workload, pass: Pass): MeasuredPass {
     backward: { untimed: [runForward], timed: [runBackward] },
     both: { untimed: [], timed: [runForward, runBackward] },
   }[pass];
-  const toTheEnd = (calls: readonly (() => void)[]) => () => {
+  const inOrder = (calls: readonly (() => void)[]) => () => {
     for (const call of calls) call();
-    synchronize(workload.device);
   };
   return {
-    prepare: toTheEnd(steps.untimed),
-    run: toTheEnd(steps.timed),
+    prepare: inOrder(steps.untimed),
+    run: inOrder(steps.timed),
+    time: call => timeOn(workload.device, call),
     made: () => ({ forward: forward!, gradients }),
     clear: () => {
       disposeForward(forward!);

@@ -1,6 +1,6 @@
 // What the options of `moe-kernels bench` ask for.
 
-import { type BenchCase, expandSweep, parseShapes } from '../../bench/campaign.ts';
+import { type BenchCase, checkGraph, expandSweep, parseShapes } from '../../bench/campaign.ts';
 import { PASSES } from '../../bench/shapes.ts';
 import { ACTIVATIONS } from '../activation.ts';
 import { checkOneOf } from '../check.ts';
@@ -19,6 +19,7 @@ export interface BenchCommandOptions {
   pass: string;
   device: DeviceName;
   tf32?: boolean;
+  graph: string;
   threads?: string;
   minTime: string;
   out?: string;
@@ -59,6 +60,6 @@ export function parseCases(options: BenchCommandOptions, nameOf: NameOf): BenchC
     dtypes: parseList(nameOf('dtype'), options.dtype, FLOAT_DTYPES),
     threads: threads === undefined ? [getThreads()] : parseCounts(nameOf('threads'), threads, 1024),
     passes: parseList(nameOf('pass'), options.pass, PASSES),
-    ...{ device, tf32 },
+    ...{ device, tf32, graph: checkGraph(nameOf('graph'), options.graph, device) },
   });
 }

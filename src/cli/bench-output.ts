@@ -25,15 +25,16 @@ function printTables(results: readonly ComparedResult[]): void {
 
 /** All but the tokens, which rows have. */
 function describeLayer(result: ComparedResult): string {
-  const { shape, hidden, intermediate, experts, topK, activation, device, instructionSet } = result;
+  const { shape, hidden, intermediate, experts, topK, activation, device, deviceName, instructionSet } =
+    result;
   const sizes = `H ${hidden}, I ${intermediate}, E ${experts}, K ${topK}`;
-  return `${isNamed(shape) ? `${shape}: ` : ''}${sizes}, ${activation}, ${device} (${instructionSet})`;
+  return `${isNamed(shape) ? `${shape}: ` : ''}${sizes}, ${activation}, ${device} (${deviceName ?? instructionSet})`;
 }
 
-function tableRow({ tokens, dtype, pass, threads, ...rest }: ComparedResult): string[] {
+function tableRow({ tokens, dtype, pass, graph, threads, ...rest }: ComparedResult): string[] {
   const { medianMs, lowMs, highMs, tflops, floorMs, baseline } = rest;
   return [
-    `T${tokens} ${dtype} ${pass} ×${threads}`,
+    `T${tokens} ${dtype} ${pass}${graph ? ' graph' : ''} ×${threads}`,
     `${milliseconds(medianMs)} (${milliseconds(lowMs)}–${milliseconds(highMs)})`,
     tflops.toPrecision(3),
     floorMs === undefined ? '–' : `${((100 * floorMs) / medianMs).toFixed(0)} %`,

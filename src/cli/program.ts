@@ -95,6 +95,7 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
     .option('--pass <list>', 'any of forward, backward, both, separated by commas', 'both')
     .addOption(deviceOption())
     .option('--tf32', 'let GPUs round float32 operands of matmuls to tf32')
+    .option('--graph <choice>', 'launch passes on a GPU as captured graphs: on, off, or both in turn', 'off')
     .option(
       '--threads <list>',
       'numbers of threads of the CPU backend, separated by commas (default: every core)',
@@ -102,7 +103,7 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
     .option('--min-time <seconds>', 'how long to measure each pass', '2')
     .option(
       '--plan <file>',
-      'JSON or YAML with any of shape, activation, tokens, dtype, pass, device, threads, minTime; options override it',
+      'JSON or YAML with any of shape, activation, tokens, dtype, pass, device, graph, threads, minTime; options override it',
     )
     .option(
       '--out <file>',

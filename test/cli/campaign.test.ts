@@ -92,7 +92,7 @@ test('CSV has a header, quotes what has commas, and ends lines as RFC 4180 says'
   const lines = stdout.split('\r\n');
   expect(lines).toHaveLength(4);
   expect(lines[0]).toMatch(
-    /^shape,dtype,device,pass,threads,tf32,medianMs,.*,date,baselineMedianMs,baselineRatio,baselineVerdict$/,
+    /^shape,dtype,device,pass,threads,tf32,graph,medianMs,.*,date,baselineMedianMs,baselineRatio,baselineVerdict$/,
   );
   expect(lines[1]).toMatch(/^"4,16,20,6,2",float32,cpu,forward,1,,[\d.]+,/);
 });
@@ -190,7 +190,7 @@ test.each([
   ]);
 });
 
-const KEYS = 'shape, activation, tokens, dtype, pass, device, threads, minTime';
+const KEYS = 'shape, activation, tokens, dtype, pass, device, graph, threads, minTime';
 test.each([
   ['shapes: mixtral-mini', `: expected only the keys ${KEYS}, got "shapes"`],
   ['tokens: "16"', ': tokens: expected a number or a list of them, got "16"'],
@@ -200,6 +200,8 @@ test.each([
   ['minTime: 0', ': minTime: expected a positive number, got "0"'],
   ['tokens: [1, 0]', ': tokens: expected an integer from 1 to 2147483647, got 0'],
   ['device: tpu', ': device: expected cpu or cuda:N, got "tpu"'],
+  ['graph: sideways', ': graph: expected one of off, on, both, got "sideways"'],
+  ['graph: on', ': graph: expected off on cpu, which launches no graphs, got "on"'],
   ['- mixtral-mini', ': expected an object, got an array of length 1'],
   ['', ': expected an object, got null'],
   ['pass: both\npass: forward', ': expected JSON or YAML, got Map keys must be unique (at character 11)'],
