@@ -1,14 +1,15 @@
 // Where the time of one layer goes: a workload made, checked against the reference, then run again and again with its stages
-// recorded. On the CPU alone.
+// recorded.
 
-import { backendInfo, trimMemory } from '../src/device.ts';
+import { getThreads, trimMemory } from '../src/device.ts';
 import { DTYPES, type FloatDType } from '../src/dtype.ts';
 import type { NativeOp } from '../src/native.ts';
-import { packageVersion } from '../src/package.ts';
-import { type Ceilings, floorMs, measureCeilings } from './ceilings.ts';
+import type { DeviceName } from '../src/tensor.ts';
+import { type Ceilings, ceilingsOf, floorMs } from './ceilings.ts';
+import { type Clock, clockOf } from './clock.ts';
+import { type Machine, machineOf } from './machine.ts';
 import { type MeasureOptions, measure, type Timing, timingOf } from './measure.ts';
 import { checkMemory } from './memory.ts';
-import { processorName } from './processor.ts';
 import { checkResult, type MeasuredPass, measuredPass } from './run.ts';
 import type { LayerShape, Pass } from './shapes.ts';
 import { type RecordedCall, recordCall, spanMs, withoutWholes } from './spans.ts';
@@ -21,6 +22,7 @@ export interface ProfileOptions extends MeasureOptions {
   readonly name: string;
   readonly shape: LayerShape;
   readonly dtype: FloatDType;
+  readonly device: DeviceName;
   readonly passes: readonly Pass[];
 }
 
@@ -35,11 +37,11 @@ export interface StageResult extends Partial<StageCost> {
   readonly floorMs?: number;
 }
 
-export interface ProfileResult extends LayerShape, Timing, Ceilings {
+export interface ProfileResult extends LayerShape, Timing, Ceilings, Machine {
   /** What the shape is called. */
   readonly shape: string;
   readonly dtype: FloatDType;
-  readonly device: 'cpu';
+  readonly device: DeviceName;
   readonly pass: Pass;
   readonly threads: number;
   /** In the order in which they run. */
@@ -48,11 +50,8 @@ export interface ProfileResult extends LayerShape, Timing, Ceilings {
   readonly betweenMs: number;
   /** The sum of the medians of all stages and of what is between them; the median of the whole, `medianMs`, is another number. */
   readonly totalMs: number;
-  readonly instructionSet: string;
-  /** As its maker calls it. */
-  readonly processor: string;
-  /** Of this package. */
-  readonly version: string;
+  /** What took the times. */
+  readonly clock: Clock;
   /** When it was measured, as ISO 8601. */
   readonly date: string;
 }
@@ -67,29 +66,27 @@ export interface Profile {
  * @throws WrongResult if they are not; MoeError, ERR_OUT_OF_MEMORY among them if the layer would not fit
  */
 export async function* runProfile(options: ProfileOptions): AsyncGenerator<Profile> {
-  const { name, shape, dtype, passes } = options;
+  const { name, shape, dtype, device, passes } = options;
   const backward = passes.some(pass => pass !== 'forward');
   checkMemory(shape, backward);
-  using workload = new Workload(shape, dtype, 'cpu');
+  using workload = new Workload(shape, dtype, device);
   await checkResult(workload, backward);
-  const ceilings = measureCeilings(dtype);
-  const ceilingsOf: CeilingsOf = {
+  const ceilings = ceilingsOf(device, dtype);
+  const ofProducts: ProductCeilings = {
     layer: ceilings,
-    float32: dtype === 'float32' ? ceilings : measureCeilings('float32'),
+    float32: dtype === 'float32' ? ceilings : ceilingsOf(device, 'float32'),
   };
   trimMemory();
   for (const pass of passes) {
-    const { runs, touchedExperts } = await record(measuredPass(workload, pass), options);
+    const { runs, touchedExperts } = await record(device, measuredPass(workload, pass), options);
     const elementBytes = DTYPES[dtype].bytes;
     const costs = stageCosts({ shape, elementBytes, touchedExperts, saves: pass !== 'forward' });
-    const { threads, instructionSet } = backendInfo();
     const result: ProfileResult = {
-      ...{ shape: name, dtype, device: 'cpu', pass, threads },
+      ...{ shape: name, dtype, device, pass, threads: getThreads() },
       ...timingOf(runs.map(({ elapsedMs }) => elapsedMs)),
-      ...summarise(runs, costs, ceilingsOf),
+      ...summarise(runs, costs, ofProducts),
       ...ceilings,
-      ...shape,
-      ...{ instructionSet, processor: processorName(), version: packageVersion() },
+      ...{ ...shape, clock: clockOf(device), ...machineOf(device) },
       date: new Date().toISOString(),
     };
     yield { result, runs };
@@ -98,6 +95,7 @@ export async function* runProfile(options: ProfileOptions): AsyncGenerator<Profi
 
 /** The runs that count, after those to warm up, and how many experts any token reached. */
 async function record(
+  device: DeviceName,
   pass: MeasuredPass,
   options: MeasureOptions,
 ): Promise<{ runs: RecordedCall[]; touchedExperts: number }> {
@@ -107,7 +105,7 @@ async function record(
     {
       prepare: pass.prepare,
       run: () => {
-        runs.push(recordCall(pass.run));
+        runs.push(recordCall(device, pass.run));
       },
       clear: () => {
         const { counts } = pass.made().forward.routing;
@@ -121,7 +119,7 @@ async function record(
 }
 
 /** Of the layer's own products, and of those that are in float32 whatever its dtype is. */
-interface CeilingsOf {
+interface ProductCeilings {
   readonly layer: Ceilings;
   readonly float32: Ceilings;
 }
@@ -130,7 +128,7 @@ interface CeilingsOf {
 export function summarise(
   runs: readonly RecordedCall[],
   costs: StageCosts,
-  ceilings: CeilingsOf,
+  ceilings: ProductCeilings,
 ): Pick<ProfileResult, 'stages' | 'betweenMs' | 'totalMs'> {
   const times = new Map<string, { op: NativeOp; stage?: string; perRun: number[] }>();
   const between: number[] = [];

@@ -3,7 +3,7 @@
 import { groupBy } from '../group-by.ts';
 import type { Chart, Series } from './chart.ts';
 import type { ReportedResult } from './read.ts';
-import { layerName, measured, namesOf } from './words.ts';
+import { layerName, measured, namesOf, passLabel } from './words.ts';
 
 interface Roof {
   /** 10⁹ FLOPs a second. */
@@ -52,7 +52,12 @@ export function roofline(results: readonly ReportedResult[]): Chart {
       names: 4,
       rows: groups.flatMap(({ group, roof }) =>
         group.map(result => [
-          ...[numbers.get(result)!, `T ${result.tokens}, ${layerName(result)}`, result.dtype, result.pass],
+          ...[
+            numbers.get(result)!,
+            `T ${result.tokens}, ${layerName(result)}`,
+            result.dtype,
+            passLabel(result),
+          ],
           ...[measured(intensity(result)), measured(1000 * result.tflops)],
           roof ? measured(heightAt(roof, intensity(result))) : '–',
         ]),

@@ -3,7 +3,7 @@
 import { groupBy } from '../group-by.ts';
 import type { Chart, Series } from './chart.ts';
 import type { ReportedResult } from './read.ts';
-import { type Distinction, layerName, layerSizes, measured, namesOf } from './words.ts';
+import { type Distinction, layerName, layerSizes, measured, namesOf, passLabel } from './words.ts';
 
 interface Variable {
   readonly of: 'tokens' | 'threads';
@@ -28,7 +28,7 @@ export function timeOver(variable: Variable, results: readonly ReportedResult[])
 }
 
 function chartOf({ of, layer, distinctions }: Variable, results: readonly ReportedResult[]): Chart {
-  const name = namesOf(results, ({ pass }) => pass, distinctions);
+  const name = namesOf(results, passLabel, distinctions);
   const lines = groupBy(results, name).map(group => group.toSorted((a, b) => a[of] - b[of]));
   const series = lines.flatMap((line, colour): Series[] => {
     const label = name(line[0]!);

@@ -31,10 +31,10 @@ function describeLayer(result: ComparedResult): string {
   return `${isNamed(shape) ? `${shape}: ` : ''}${sizes}, ${activation}, ${device} (${deviceName ?? instructionSet})`;
 }
 
-function tableRow({ tokens, dtype, pass, graph, threads, ...rest }: ComparedResult): string[] {
+function tableRow({ tokens, dtype, pass, device, graph, threads, ...rest }: ComparedResult): string[] {
   const { medianMs, lowMs, highMs, tflops, floorMs, baseline } = rest;
   return [
-    `T${tokens} ${dtype} ${pass}${graph ? ' graph' : ''} ×${threads}`,
+    `T${tokens} ${dtype} ${pass}${device === 'cpu' ? ` ×${threads}` : graph ? ' graph' : ''}`,
     `${milliseconds(medianMs)} (${milliseconds(lowMs)}–${milliseconds(highMs)})`,
     tflops.toPrecision(3),
     floorMs === undefined ? '–' : `${((100 * floorMs) / medianMs).toFixed(0)} %`,

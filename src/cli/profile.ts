@@ -10,8 +10,8 @@ import { traceOf } from '../../bench/trace.ts';
 import { ACTIVATIONS } from '../activation.ts';
 import { checkInteger, checkOneOf } from '../check.ts';
 import { setThreads } from '../device.ts';
-import { describe, FLOAT_DTYPES } from '../dtype.ts';
-import { badArgument } from '../errors.ts';
+import { FLOAT_DTYPES } from '../dtype.ts';
+import { checkDevice, type DeviceName } from '../tensor.ts';
 import { checkPositive, parseList } from './option-values.ts';
 import { type ExitCode, printComparisons, printJson, printLine, printTable, writeError } from './output.ts';
 
@@ -22,7 +22,7 @@ export interface ProfileCommandOptions {
   activation?: string;
   dtype: string;
   pass: string;
-  device: string;
+  device: DeviceName;
   threads?: string;
   minTime: string;
   trace?: string;
@@ -31,13 +31,7 @@ export interface ProfileCommandOptions {
 
 export async function profile(options: ProfileCommandOptions): Promise<ExitCode> {
   const { device, json, trace } = options;
-  if (device !== 'cpu')
-    throw badArgument(
-      'ERR_UNSUPPORTED',
-      '--device',
-      'cpu, the one device that is profiled so far',
-      describe(device),
-    );
+  checkDevice('--device', device);
   const shape = parseLayer(options);
   const dtypes = parseList('--dtype', options.dtype, FLOAT_DTYPES);
   const passes = parseList('--pass', options.pass, PASSES);
@@ -47,7 +41,7 @@ export async function profile(options: ProfileCommandOptions): Promise<ExitCode>
   const profiles: Profile[] = [];
   try {
     for (const dtype of dtypes) {
-      for await (const made of runProfile({ name: shape.shape, shape, dtype, passes, minTimeMs })) {
+      for await (const made of runProfile({ name: shape.shape, shape, dtype, device, passes, minTimeMs })) {
         profiles.push(made);
         if (json) printJson(made.result);
         else printResult(made.result);
@@ -83,8 +77,8 @@ function writeTrace(file: string, profiles: readonly Profile[]): void {
 function printResult(result: ProfileResult): void {
   const { shape, tokens, hidden, intermediate, experts, topK, activation } = result;
   printLine(`${shape}: T ${tokens}, H ${hidden}, I ${intermediate}, E ${experts}, K ${topK}, ${activation}`);
-  const { dtype, pass, threads, instructionSet, runs, stages, betweenMs, totalMs } = result;
-  printLine(`${dtype}, ${pass}, ${threads} threads (${instructionSet}), median of ${runs} runs`);
+  const { dtype, pass, runs, stages, betweenMs, totalMs } = result;
+  printLine(`${dtype}, ${pass}, ${describePlace(result)}, median of ${runs} runs`);
   const time = (ms: number) => [ms.toFixed(3), percent(ms / totalMs)];
   const rows = stages.map(({ op, stage, medianMs, flops, bytes, floorMs }) => [
     stage === undefined ? op : `${op} ${stage}`,
@@ -95,6 +89,10 @@ function printResult(result: ProfileResult): void {
   rows.push(['between stages', ...time(betweenMs), '–', '–', '–'], ['total', ...time(totalMs), '', '', '']);
   const head = ['stage', 'ms', 'share', 'GFLOP', 'MB', 'of the floor'];
   printTable(head, rows, ['left', ...Array(5).fill('right')]);
+}
+
+function describePlace({ device, deviceName, threads, instructionSet }: ProfileResult): string {
+  return device === 'cpu' ? `${threads} threads (${instructionSet})` : `${device} (${deviceName})`;
 }
 
 function percent(share: number): string {

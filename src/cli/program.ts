@@ -129,7 +129,7 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
 function addProfile(program: Command, finish: (code: ExitCode) => void): void {
   program
     .command('profile')
-    .description('check a layer of random weights against the reference, then time its stages, on the CPU')
+    .description('check a layer of random weights against the reference, then time its stages')
     .option(
       '--shape <shape>',
       'mixtral-mini, deepseek-mini, qwen3-mini, switch-mini, or T,H,I,E,K',
@@ -139,7 +139,7 @@ function addProfile(program: Command, finish: (code: ExitCode) => void): void {
     .option('--activation <name>', 'activation of the experts (default: the shape’s own, else swiglu)')
     .option('--dtype <list>', `any of ${FLOAT_DTYPES.join(', ')}, separated by commas`, 'float32')
     .option('--pass <list>', 'any of forward, backward, both, separated by commas', 'forward,backward')
-    .option('--device <device>', 'where to run: so far the CPU alone', 'cpu' satisfies DeviceName)
+    .addOption(deviceOption())
     .option('--threads <count>', 'threads of the CPU backend (default: every core)')
     .option('--min-time <seconds>', 'how long to measure each pass', '2')
     .option('--trace <file>', 'write the first runs as a Chrome trace (chrome://tracing, ui.perfetto.dev)')
