@@ -1,7 +1,9 @@
 // What a campaign measures: every combination of the values asked for, as cases in the order in which they run.
 
 import type { Activation } from '../src/activation.ts';
-import type { FloatDType } from '../src/dtype.ts';
+import { checkOneOf } from '../src/check.ts';
+import { describe, type FloatDType } from '../src/dtype.ts';
+import { badArgument } from '../src/errors.ts';
 import type { DeviceName } from '../src/tensor.ts';
 import { partName } from './describe-layer.ts';
 import { groupBy } from './group-by.ts';
@@ -20,7 +22,13 @@ export interface BenchCase extends NamedShape {
   readonly threads: number;
   /** Whether a GPU rounds float32 operands to tf32. */
   readonly tf32?: true;
+  /** Whether the pass is launched as a captured graph. */
+  readonly graph?: true;
 }
+
+/** Passes launched op by op, as captured graphs, or each way. */
+export const GRAPHS = ['off', 'on', 'both'] as const;
+export type GraphChoice = (typeof GRAPHS)[number];
 
 export interface Sweep {
   readonly shapes: readonly NamedShape[];
@@ -31,6 +39,7 @@ export interface Sweep {
   readonly stages?: readonly Stage[];
   readonly device: DeviceName;
   readonly tf32: boolean;
+  readonly graph: GraphChoice;
 }
 
 /** A shape with its name, and how it is routed. */
@@ -73,16 +82,33 @@ export function caseKey(one: BenchCase): string {
   return [...layer, dtype, ...(tf32 ? ['tf32'] : []), partName(one), device, count].join(' ');
 }
 
+/**
+ * @param argument what the sentence of an error begins with
+ * @throws MoeError ERR_INVALID_ARGUMENT, or ERR_UNSUPPORTED where the device launches no graphs
+ */
+export function checkGraph(argument: string, value: unknown, device: DeviceName): GraphChoice {
+  const graph = checkOneOf(argument, value, GRAPHS);
+  if (graph !== 'off' && device === 'cpu')
+    throw badArgument('ERR_UNSUPPORTED', argument, 'off on cpu, which launches no graphs', describe(graph));
+  return graph;
+}
+
+const LAUNCHES = { off: [{}], on: [{ graph: true }], both: [{}, { graph: true }] } as const;
+
 /** The product of a sweep's values; what it names twice counts once. */
-export function expandSweep({ shapes, dtypes, threads, passes, stages, device, tf32 }: Sweep): BenchCase[] {
+export function expandSweep(sweep: Sweep): BenchCase[] {
+  const { shapes, dtypes, threads, passes, stages, device, tf32, graph } = sweep;
   const parts = stages?.map(stage => ({ pass: passOf(stage), stage })) ?? passes.map(pass => ({ pass }));
   const cases = shapes.flatMap(shape =>
     dtypes.flatMap(dtype =>
       threads.flatMap(count =>
-        parts.map(part => ({
-          ...{ ...shape, dtype, device, ...part, threads: count },
-          ...(tf32 && dtype === 'float32' && device !== 'cpu' && { tf32 }),
-        })),
+        parts.flatMap(part =>
+          LAUNCHES[graph].map(launch => ({
+            ...{ ...shape, dtype, device, ...part, threads: count },
+            ...(tf32 && dtype === 'float32' && device !== 'cpu' && { tf32 }),
+            ...launch,
+          })),
+        ),
       ),
     ),
   );

@@ -2,12 +2,18 @@
 
 import type { FloatDType } from '../src/dtype.ts';
 import { enumIndex, native } from '../src/native.ts';
+import type { DeviceName } from '../src/tensor.ts';
+import { measureGpuCeilings } from './gpu-ceilings.ts';
 
 export interface Ceilings {
   /** Floating-point operations a second, of products of one dtype. */
   readonly flopsPerSecond: number;
-  /** Bytes a second, read from memory. */
+  /** Bytes a second: on the CPU read from memory, on a GPU read and written. */
   readonly bytesPerSecond: number;
+}
+
+export function ceilingsOf(device: DeviceName, dtype: FloatDType): Ceilings {
+  return device === 'cpu' ? measureCeilings(dtype) : measureGpuCeilings(device, dtype);
 }
 
 /** Of the CPU, with every thread: register tiles on panels that stay in the first-level cache, and reads beyond every cache. */

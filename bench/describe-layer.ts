@@ -9,7 +9,7 @@ export function describeSizes(layer: Omit<NamedShape, 'shape' | 'tokens'>): stri
   return [...words, router, skew].filter(word => word !== undefined).join(', ');
 }
 
-/** What of the layer is measured. */
-export function partName({ pass, stage }: Pick<BenchCase, 'pass' | 'stage'>): string {
-  return stage ?? pass;
+/** What of the layer is measured, and how it is launched. */
+export function partName({ pass, stage, graph }: Pick<BenchCase, 'pass' | 'stage' | 'graph'>): string {
+  return `${stage ?? pass}${graph ? ' as a graph' : ''}`;
 }

@@ -6,7 +6,14 @@ import { getFloat32Matmul, getThreads, setThreads } from '../src/device.ts';
 import { describe, FLOAT_DTYPES, type FloatDType } from '../src/dtype.ts';
 import { badArgument } from '../src/errors.ts';
 import { checkDevice, type DeviceName } from '../src/tensor.ts';
-import { type BenchCase, expandSweep, groupByLayer, parseShapes } from './campaign.ts';
+import {
+  type BenchCase,
+  checkGraph,
+  expandSweep,
+  type GraphChoice,
+  groupByLayer,
+  parseShapes,
+} from './campaign.ts';
 import type { MeasureOptions } from './measure.ts';
 import type { BenchResult } from './result.ts';
 import { type RouterChoice, withRouters, withSkews } from './routed-shapes.ts';
@@ -19,7 +26,7 @@ export type { RouterChoice } from './routed-shapes.ts';
 export { WrongResult } from './run.ts';
 export type { LayerShape, Pass } from './shapes.ts';
 export type { Stage } from './stages.ts';
-export type { BenchCase, DeviceName, FloatDType };
+export type { BenchCase, DeviceName, FloatDType, GraphChoice };
 
 /** Every combination of these is measured. */
 export interface BenchRequest {
@@ -46,6 +53,8 @@ export interface BenchRequest {
   readonly threads?: readonly number[];
   /** Default `cpu`. */
   readonly device?: DeviceName;
+  /** On a GPU: whether a pass is launched op by op, as a captured graph (`on`), or each way (`both`). Default `off`. */
+  readonly graph?: GraphChoice;
   /** Milliseconds that the runs of a case take together at least. Default 2000. */
   readonly minTimeMs?: number;
 }
@@ -78,6 +87,7 @@ function casesOf(request: BenchRequest): BenchCase[] {
     ...partsOf({ pass: 'passes', stage: 'stages' }, passes, stages),
     device,
     tf32: getFloat32Matmul() === 'tf32',
+    graph: checkGraph('graph', request.graph ?? 'off', device),
   });
 }
 

@@ -1,6 +1,7 @@
 // Times a call: warm-up first, then again and again until enough time has passed for a steady median.
 
 import { setImmediate } from 'node:timers/promises';
+import { timeToReturn } from './clock.ts';
 import { ascending, estimateMedian, FEWEST_VALUES, quantile } from './statistics.ts';
 
 /** Of repeated runs. */
@@ -22,25 +23,25 @@ export interface MeasureOptions {
   readonly minRuns?: number;
 }
 
-/** What is measured: `run` returns once the device has finished; the two around it are not timed. */
+/** What is measured: `run`; the two around it are not timed. */
 export interface Measured {
   prepare(): void;
   run(): void;
   /** Frees what the other two made. */
   clear(): void;
+  /** Milliseconds that `call` takes to the end of what it enqueues; without it, to its return. */
+  readonly time?: (call: () => void) => number;
 }
 
 const WARM_UP_RUNS = 2;
 
 export async function measure(
-  { prepare, run, clear }: Measured,
+  { prepare, run, clear, time = timeToReturn }: Measured,
   { minTimeMs = 2000, minRuns = FEWEST_VALUES }: MeasureOptions = {},
 ): Promise<Timing> {
   const once = () => {
     prepare();
-    const start = performance.now();
-    run();
-    const elapsed = performance.now() - start;
+    const elapsed = time(run);
     clear();
     return elapsed;
   };

@@ -1,15 +1,16 @@
 // Where the time of one layer goes: a workload made, checked against the reference, then run again and again with its stages
-// recorded. On the CPU alone.
+// recorded.
 
-import { backendInfo, trimMemory } from '../src/device.ts';
+import { getThreads, trimMemory } from '../src/device.ts';
 import { DTYPES, type FloatDType } from '../src/dtype.ts';
 import type { NativeOp } from '../src/native.ts';
-import { packageVersion } from '../src/package.ts';
+import type { DeviceName } from '../src/tensor.ts';
 import type { NamedShape } from './campaign.ts';
-import { type Ceilings, floorMs, measureCeilings } from './ceilings.ts';
+import { type Ceilings, ceilingsOf, floorMs } from './ceilings.ts';
+import { type Clock, clockOf } from './clock.ts';
+import { type Machine, machineOf } from './machine.ts';
 import { type MeasureOptions, measure, type Timing, timingOf } from './measure.ts';
 import { checkMemory } from './memory.ts';
-import { processorName } from './processor.ts';
 import { routedShape, workloadOptions } from './routed-shapes.ts';
 import { checkResult, type MeasuredPass, measuredPass } from './run.ts';
 import type { Pass } from './shapes.ts';
@@ -21,6 +22,7 @@ import { loadOfExperts, Workload } from './workload.ts';
 export interface ProfileOptions extends MeasureOptions {
   readonly shape: NamedShape;
   readonly dtype: FloatDType;
+  readonly device: DeviceName;
   readonly passes: readonly Pass[];
 }
 
@@ -35,9 +37,9 @@ export interface StageResult extends Partial<StageCost> {
   readonly floorMs?: number;
 }
 
-export interface ProfileResult extends NamedShape, Timing, Ceilings {
+export interface ProfileResult extends NamedShape, Timing, Ceilings, Machine {
   readonly dtype: FloatDType;
-  readonly device: 'cpu';
+  readonly device: DeviceName;
   readonly pass: Pass;
   readonly threads: number;
   /** In the order in which they run. */
@@ -46,11 +48,8 @@ export interface ProfileResult extends NamedShape, Timing, Ceilings {
   readonly betweenMs: number;
   /** The sum of the medians of all stages and of what is between them; the median of the whole, `medianMs`, is another number. */
   readonly totalMs: number;
-  readonly instructionSet: string;
-  /** As its maker calls it. */
-  readonly processor: string;
-  /** Of this package. */
-  readonly version: string;
+  /** What took the times. */
+  readonly clock: Clock;
   /** When it was measured, as ISO 8601. */
   readonly date: string;
 }
@@ -65,34 +64,32 @@ export interface Profile {
  * @throws WrongResult if they are not; MoeError, ERR_OUT_OF_MEMORY among them if the layer would not fit
  */
 export async function* runProfile(options: ProfileOptions): AsyncGenerator<Profile> {
-  const { shape, dtype, passes } = options;
+  const { shape, dtype, device, passes } = options;
   const backward = passes.some(pass => pass !== 'forward');
   const elementBytes = DTYPES[dtype].bytes;
   checkMemory(shape.shape, routedShape(shape), { backward, elementBytes });
-  using workload = new Workload(shape, dtype, 'cpu', workloadOptions(shape));
+  using workload = new Workload(shape, dtype, device, workloadOptions(shape));
   await checkResult(workload, backward);
-  const ceilings = measureCeilings(dtype);
-  const ceilingsOf: CeilingsOf = {
+  const ceilings = ceilingsOf(device, dtype);
+  const ofProducts: ProductCeilings = {
     layer: ceilings,
-    float32: dtype === 'float32' ? ceilings : measureCeilings('float32'),
+    float32: dtype === 'float32' ? ceilings : ceilingsOf(device, 'float32'),
   };
   trimMemory();
   const load = loadOfExperts(workload);
   for (const pass of passes) {
-    const runs = await record(measuredPass(workload, pass), options);
+    const runs = await record(device, measuredPass(workload, pass), options);
     const costs = stageCosts({
       ...{ shape: routedShape(shape), elementBytes, saves: pass !== 'forward' },
       touchedExperts: load.filter(rows => rows > 0).length,
       rows: load.reduce((a, b) => a + b),
     });
-    const { threads, instructionSet } = backendInfo();
     const result: ProfileResult = {
-      ...{ dtype, device: 'cpu', pass, threads },
+      ...{ dtype, device, pass, threads: getThreads() },
       ...timingOf(runs.map(({ elapsedMs }) => elapsedMs)),
-      ...summarise(runs, costs, ceilingsOf),
+      ...summarise(runs, costs, ofProducts),
       ...ceilings,
-      ...shape,
-      ...{ instructionSet, processor: processorName(), version: packageVersion() },
+      ...{ ...shape, clock: clockOf(device), ...machineOf(device) },
       date: new Date().toISOString(),
     };
     yield { result, runs };
@@ -100,18 +97,22 @@ export async function* runProfile(options: ProfileOptions): AsyncGenerator<Profi
 }
 
 /** The runs that count, after those to warm up. */
-async function record(pass: MeasuredPass, options: MeasureOptions): Promise<RecordedCall[]> {
+async function record(
+  device: DeviceName,
+  pass: MeasuredPass,
+  options: MeasureOptions,
+): Promise<RecordedCall[]> {
   const runs: RecordedCall[] = [];
   const { prepare, clear } = pass;
   const run = () => {
-    runs.push(recordCall(pass.run));
+    runs.push(recordCall(device, pass.run));
   };
   const { runs: counted } = await measure({ prepare, run, clear }, options);
   return runs.slice(-counted);
 }
 
 /** Of the layer's own products, and of those that are in float32 whatever its dtype is. */
-interface CeilingsOf {
+interface ProductCeilings {
   readonly layer: Ceilings;
   readonly float32: Ceilings;
 }
@@ -120,7 +121,7 @@ interface CeilingsOf {
 export function summarise(
   runs: readonly RecordedCall[],
   costs: StageCosts,
-  ceilings: CeilingsOf,
+  ceilings: ProductCeilings,
 ): Pick<ProfileResult, 'stages' | 'betweenMs' | 'totalMs'> {
   const times = new Map<string, { op: NativeOp; stage?: string; perRun: number[] }>();
   const between: number[] = [];

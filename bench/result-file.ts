@@ -32,9 +32,11 @@ export const SCALAR_FIELDS: Readonly<Record<Exclude<keyof BenchResult, 'expertLo
     pass: isText,
     threads: isPositive,
     tf32: optional(isFlag),
+    graph: optional(isFlag),
   },
   ...{ medianMs: isPositive, lowMs: isPositive, highMs: isPositive, p10Ms: isPositive, p90Ms: isPositive },
-  ...{ minMs: isPositive, runs: isPositive, flops: isAmount, bytes: isPositive, tflops: isAmount },
+  ...{ minMs: isPositive, runs: isPositive, clock: isText },
+  ...{ flops: isAmount, bytes: isPositive, tflops: isAmount },
   ...{
     floorMs: optional(isPositive),
     flopsPerSecond: optional(isPositive),
@@ -48,7 +50,10 @@ export const SCALAR_FIELDS: Readonly<Record<Exclude<keyof BenchResult, 'expertLo
     topK: isPositive,
   },
   ...{ activation: isText, router: optional(isText), skew: optional(isText), stage: optional(isText) },
-  ...{ instructionSet: isText, processor: isText, version: isText, date: isDate },
+  ...{ instructionSet: isText, processor: isText, version: isText },
+  ...{ deviceName: optional(isText), computeCapability: optional(isText), clockMHz: optional(isPositive) },
+  ...{ cudaDriver: optional(isText), cudaRuntime: optional(isText) },
+  date: isDate,
 };
 const FIELDS = { ...SCALAR_FIELDS, expertLoad: isLoad };
 

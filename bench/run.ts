@@ -1,18 +1,19 @@
 // The cases of one layer: a workload made, then with each number of threads checked against the reference and timed, pass by pass.
 
 import type { Comparison } from '../src/compare.ts';
-import { backendInfo, setThreads, synchronize, trimMemory } from '../src/device.ts';
+import { setThreads, trimMemory } from '../src/device.ts';
 import { DTYPES } from '../src/dtype.ts';
 import type { MoeGradients } from '../src/ops/moe.ts';
-import { packageVersion } from '../src/package.ts';
 import type { BenchCase } from './campaign.ts';
-import { type Ceilings, floorMs, measureCeilings } from './ceilings.ts';
+import { capturedCall } from './captured-call.ts';
+import { type Ceilings, ceilingsOf, floorMs } from './ceilings.ts';
 import { checkWorkload } from './check.ts';
 import { checkStage } from './check-stage.ts';
+import { clockOf, timeOn } from './clock.ts';
 import { groupBy } from './group-by.ts';
+import { machineOf } from './machine.ts';
 import { letSignalsIn, type Measured, type MeasureOptions, measure, type Timing } from './measure.ts';
 import { checkMemory } from './memory.ts';
-import { processorName } from './processor.ts';
 import type { BenchResult } from './result.ts';
 import { routedShape, workloadOptions } from './routed-shapes.ts';
 import { bytes, flops, type Pass } from './shapes.ts';
@@ -74,15 +75,14 @@ export async function* runBench(
     if (passes.length > 0) await checkResult(workload, needsBackward(passes));
     using stages = passes.length < group.length ? new StageInputs(workload) : undefined;
     for (const { stage } of group) if (stage) refuseWrong(await checkStage(stages!, stage));
-    const ceilings = device === 'cpu' ? measureCeilings(dtype) : undefined;
-    const ofRouter =
-      ceilings && group.some(inFloat32) && dtype !== 'float32' ? measureCeilings('float32') : ceilings;
+    const ceilings = ceilingsOf(device, dtype);
+    const ofRouter = group.some(inFloat32) ? ceilingsOf(device, 'float32') : ceilings;
     trimMemory();
     const expertLoad = loadOfExperts(workload);
     for (const one of group) {
       options.onCase?.(one);
       const measured = one.stage ? stages!.measured(one.stage) : measuredPass(workload, one.pass);
-      const timing = await measure(measured, options);
+      const timing = await timeCase(one, measured, options);
       yield resultOf(one, timing, inFloat32(one) ? ofRouter : ceilings, expertLoad);
     }
   }
@@ -90,6 +90,16 @@ export async function* runBench(
 
 /** The router's products are, whatever the layer's dtype. */
 const inFloat32 = ({ stage }: BenchCase) => stage === 'route';
+
+async function timeCase(
+  { device, graph }: BenchCase,
+  measured: Measured,
+  options: MeasureOptions,
+): Promise<Timing> {
+  if (!graph) return measure(measured, options);
+  using captured = capturedCall(device, measured);
+  return await measure(captured, options);
+}
 
 function needsBackward(cases: readonly BenchCase[]): boolean {
   return cases.some(({ pass }) => pass !== 'forward');
@@ -108,19 +118,19 @@ function refuseWrong(comparisons: readonly Comparison[]): void {
 function resultOf(
   one: BenchCase,
   timing: Timing,
-  ceilings: Ceilings | undefined,
+  ceilings: Ceilings,
   expertLoad: readonly number[],
 ): BenchResult {
-  const { shape, dtype, device, pass, stage, threads, tf32, ...layer } = one;
+  const { shape, dtype, device, pass, stage, threads, tf32, graph, ...layer } = one;
   const cost = costOf(one, expertLoad);
   return {
-    ...{ shape, dtype, device, pass, ...(stage && { stage }), threads, ...(tf32 && { tf32 }) },
-    ...timing,
+    ...{ shape, dtype, device, pass, ...(stage && { stage }), threads },
+    ...{ ...(tf32 && { tf32 }), ...(graph && { graph }) },
+    ...{ ...timing, clock: clockOf(device) },
     ...{ flops: cost.flops, bytes: cost.bytes, tflops: cost.flops / (timing.medianMs * 1e9) },
-    ...(ceilings && { floorMs: floorMs(cost, ceilings), ...ceilings }),
+    ...{ floorMs: floorMs(cost, ceilings), ...ceilings },
     ...layer,
-    ...{ expertLoad, instructionSet: backendInfo().instructionSet },
-    ...{ processor: processorName(), version: packageVersion() },
+    ...{ expertLoad, ...machineOf(device) },
     date: new Date().toISOString(),
   };
 }
@@ -157,13 +167,13 @@ export function measuredPass(workload: Workload, pass: Pass): MeasuredPass {
     backward: { untimed: [runForward], timed: [runBackward] },
     both: { untimed: [], timed: [runForward, runBackward] },
   }[pass];
-  const toTheEnd = (calls: readonly (() => void)[]) => () => {
+  const inOrder = (calls: readonly (() => void)[]) => () => {
     for (const call of calls) call();
-    synchronize(workload.device);
   };
   return {
-    prepare: toTheEnd(steps.untimed),
-    run: toTheEnd(steps.timed),
+    prepare: inOrder(steps.untimed),
+    run: inOrder(steps.timed),
+    time: call => timeOn(workload.device, call),
     made: () => ({ forward: forward!, gradients }),
     clear: () => {
       disposeForward(forward!);

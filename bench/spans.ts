@@ -1,9 +1,11 @@
-// When the ops of a call and their stages began and ended on the CPU.
+// When the ops of a call and their stages began and ended on a device.
 
 import { synchronize } from '../src/device.ts';
 import { type NativeSpan, native } from '../src/native.ts';
+import { type DeviceName, deviceId } from '../src/tensor.ts';
+import { timeOn } from './clock.ts';
 
-/** A call, how long it took to its end, and what its queue did meanwhile. */
+/** A call, how long its device took to its end, and what it did meanwhile. */
 export interface RecordedCall {
   /** By `performance.now()`. */
   readonly startMs: number;
@@ -12,19 +14,20 @@ export interface RecordedCall {
   readonly spans: readonly NativeSpan[];
 }
 
-/** Records what `call` has the CPU do, to its end. Other threads of the process had better be idle: their ops are recorded too. */
-export function recordCall(call: () => void): RecordedCall {
-  synchronize('cpu');
-  const startMs = performance.now();
-  native.startStages();
+/** Records what `call` has a device do, to its end. Threads whose ops are recorded with it, see `startStages`, had better be idle. */
+export function recordCall(device: DeviceName, call: () => void): RecordedCall {
+  const id = deviceId(device);
   let spans: readonly NativeSpan[] = [];
   let elapsedMs = 0;
+  synchronize(device);
+  const startMs = performance.now();
   try {
-    call();
-    synchronize('cpu');
-    elapsedMs = performance.now() - startMs;
+    elapsedMs = timeOn(device, () => {
+      native.startStages(id);
+      call();
+    });
   } finally {
-    spans = native.endStages();
+    spans = native.endStages(id);
   }
   return { startMs, elapsedMs, spans };
 }

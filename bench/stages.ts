@@ -1,12 +1,12 @@
 // Single ops of a layer, as the layer has them one after the other: their inputs made, ready to be run by themselves.
 
 import { checkOneOf } from '../src/check.ts';
-import { synchronize } from '../src/device.ts';
 import { badArgument } from '../src/errors.ts';
 import { groupedMatmul, groupedMatmulDgrad, groupedMatmulWgrad } from '../src/ops/grouped-matmul.ts';
 import { dispatch, permute, unpermute } from '../src/ops/permute.ts';
 import { type Routing, route, routingTensors } from '../src/ops/route.ts';
 import type { Tensor } from '../src/tensor.ts';
+import { timeOn } from './clock.ts';
 import type { Measured } from './measure.ts';
 import { PASSES, type Pass, slotCount } from './shapes.ts';
 import { type LayerRun, type StageCost, stageCosts } from './stage-costs.ts';
@@ -92,11 +92,11 @@ export class StageInputs implements Disposable {
   measured(stage: Stage): Measured {
     let made: Tensor[] = [];
     return {
-      prepare: () => synchronize(this.workload.device),
+      prepare: () => {},
       run: () => {
         made = this.run(stage);
-        synchronize(this.workload.device);
       },
+      time: call => timeOn(this.workload.device, call),
       clear: () => {
         for (const tensor of made) tensor.dispose();
       },

@@ -10,7 +10,6 @@
 #include "cpu/ceilings.h"
 #include "cpu/kernels.h"
 #include "cpu/memory.h"
-#include "cpu/stages.h"
 #include "cpu/thread_pool.h"
 #include "ops/gpus.h"
 #include "ops/precision.h"
@@ -54,9 +53,15 @@ Napi::Value info(const Napi::CallbackInfo& call) {
     auto gpu = Napi::Object::New(env);
     gpu.Set("index", each.index);
     gpu.Set("name", each.name);
+    gpu.Set("computeCapability", each.compute_capability);
+    gpu.Set("l2Bytes", static_cast<double>(each.l2_bytes));
+    gpu.Set("memoryBytes", static_cast<double>(each.memory_bytes));
+    gpu.Set("clockMHz", each.clock_khz / 1000);
     gpus.Set(gpus.Length(), gpu);
   }
   found.Set("gpus", gpus);
+  found.Set("cudaDriver", cuda::driver_version());
+  found.Set("cudaRuntime", cuda::runtime_version());
   return found;
 }
 
@@ -113,24 +118,6 @@ Napi::Value ceilings(const Napi::CallbackInfo& call) {
   return result;
 }
 
-Napi::Value start_stages(const Napi::CallbackInfo& call) {
-  cpu::start_recording();
-  return call.Env().Undefined();
-}
-
-Napi::Value end_stages(const Napi::CallbackInfo& call) {
-  auto spans = Napi::Array::New(call.Env());
-  for (const cpu::Span& each : cpu::end_recording()) {
-    auto span = Napi::Object::New(call.Env());
-    span.Set("op", each.op);
-    if (each.stage != nullptr) span.Set("stage", each.stage);
-    span.Set("beginNs", static_cast<double>(each.begin));
-    span.Set("endNs", static_cast<double>(each.end));
-    spans.Set(spans.Length(), span);
-  }
-  return spans;
-}
-
 Napi::Value synchronize(const Napi::CallbackInfo& call) {
   wait_for(Environment::of(call.Env()).queue(call[0].As<Napi::Number>().Int32Value()));
   return call.Env().Undefined();
@@ -159,8 +146,6 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("setFloat32Matmul", Napi::Function::New(env, guarded<set_float32_matmul>));
   exports.Set("getFloat32Matmul", Napi::Function::New(env, guarded<get_float32_matmul>));
   exports.Set("ceilings", Napi::Function::New(env, guarded<ceilings>));
-  exports.Set("startStages", Napi::Function::New(env, guarded<start_stages>));
-  exports.Set("endStages", Napi::Function::New(env, guarded<end_stages>));
   exports.Set("synchronize", Napi::Function::New(env, guarded<synchronize>));
   exports.Set("finished", Napi::Function::New(env, guarded<finished>));
   export_tensors(env, exports);

@@ -37,6 +37,24 @@ Napi::Value milliseconds(const Napi::CallbackInfo& info) {
                            queue_of(info).milliseconds(*shared<Stamp>(info[1]), *shared<Stamp>(info[2])));
 }
 
+Napi::Value start_stages(const Napi::CallbackInfo& info) {
+  queue_of(info).start_recording();
+  return info.Env().Undefined();
+}
+
+Napi::Value end_stages(const Napi::CallbackInfo& info) {
+  auto spans = Napi::Array::New(info.Env());
+  for (const Span& each : queue_of(info).end_recording()) {
+    auto span = Napi::Object::New(info.Env());
+    span.Set("op", each.op);
+    if (each.stage != nullptr) span.Set("stage", each.stage);
+    span.Set("beginNs", static_cast<double>(each.begin));
+    span.Set("endNs", static_cast<double>(each.end));
+    spans.Set(spans.Length(), span);
+  }
+  return spans;
+}
+
 Napi::Value begin_capture(const Napi::CallbackInfo& info) {
   queue_of(info).begin_capture();
   return info.Env().Undefined();
@@ -64,6 +82,8 @@ void export_order(Napi::Env env, Napi::Object exports) {
   exports.Set("signalStream", Napi::Function::New(env, guarded<signal_stream>));
   exports.Set("stamp", Napi::Function::New(env, guarded<stamp>));
   exports.Set("milliseconds", Napi::Function::New(env, guarded<milliseconds>));
+  exports.Set("startStages", Napi::Function::New(env, guarded<start_stages>));
+  exports.Set("endStages", Napi::Function::New(env, guarded<end_stages>));
   exports.Set("beginCapture", Napi::Function::New(env, guarded<begin_capture>));
   exports.Set("endCapture", Napi::Function::New(env, guarded<end_capture>));
   exports.Set("replay", Napi::Function::New(env, guarded<replay>));

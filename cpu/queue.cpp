@@ -123,6 +123,9 @@ class CpuQueue final : public Queue {
     return std::chrono::duration<double, std::milli>(time(to) - time(from)).count();
   }
 
+  void start_recording() override { cpu::start_recording(); }
+  std::vector<Span> end_recording() override { return cpu::end_recording(); }
+
   void begin_capture() override {
     refuse_in_capture("capture");
     capture_ = std::make_shared<CpuGraph>();

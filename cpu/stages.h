@@ -7,15 +7,9 @@
 #include <vector>
 
 #include "ops/op.h"
+#include "ops/span.h"
 
 namespace moe::cpu {
-
-// In nanoseconds since the recording began.
-struct Span {
-  const char* op;
-  const char* stage;  // null for the op as a whole
-  int64_t begin, end;
-};
 
 // Of every queue of the process. Begins anew where a recording runs already.
 void start_recording();

@@ -13,6 +13,14 @@ const std::vector<Gpu>& gpus() {
   return none;
 }
 
+std::string driver_version() {
+  return {};
+}
+
+std::string runtime_version() {
+  return {};
+}
+
 std::vector<PoolUse> pools() {
   return {};
 }

@@ -6,6 +6,7 @@
 
 #include "cuda/failure.h"
 #include "cuda/memory.h"
+#include "cuda/stages.h"
 
 namespace moe::cuda {
 
@@ -34,11 +35,25 @@ class Context {
   FailureReport report(Argument argument) const { return {failure_, op_, argument}; }
   void begin(int op) { op_ = op; }
 
+  // Where the time of the op's stages is noted, or null.
+  StageRecording* recording() const { return recording_; }
+  void record(StageRecording* recording, const char* op) {
+    recording_ = recording;
+    if (recording_ != nullptr) recording_->begin_op(op);
+  }
+
  private:
   std::shared_ptr<Stream> stream_;
   DeviceLimits limits_;
   Failure* failure_;
   int op_ = 0;
+  StageRecording* recording_ = nullptr;
+};
+
+// A stage of the op that is enqueued.
+class StageTimer : public PartTimer {
+ public:
+  StageTimer(const Context& context, const char* stage) : PartTimer(context.recording(), stage) {}
 };
 
 }  // namespace moe::cuda

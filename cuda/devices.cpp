@@ -13,15 +13,19 @@ std::string version(int number) {
   return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
 }
 
-std::string why_none(cudaError_t status) {
-  int driver = 0, runtime = 0;
-  cudaDriverGetVersion(&driver);
-  cudaRuntimeGetVersion(&runtime);
+// 0 without a driver.
+int driver_number() {
+  int number = 0;
+  cudaDriverGetVersion(&number);
   cudaGetLastError();
-  if (driver == 0) return "no NVIDIA driver";
+  return number;
+}
+
+std::string why_none(cudaError_t status) {
+  if (driver_number() == 0) return "no NVIDIA driver";
   if (status == cudaErrorInsufficientDriver)
-    return "the NVIDIA driver supports CUDA " + version(driver) + ", this build needs " + version(runtime);
-  if (status == cudaErrorNoDevice) return "an NVIDIA driver for CUDA " + version(driver) + ", but no GPU";
+    return "the NVIDIA driver supports CUDA " + driver_version() + ", this build needs " + runtime_version();
+  if (status == cudaErrorNoDevice) return "an NVIDIA driver for CUDA " + driver_version() + ", but no GPU";
   return std::string("no CUDA device: ") + cudaGetErrorName(status) + ", " + cudaGetErrorString(status);
 }
 
@@ -49,7 +53,14 @@ struct Found {
       sentence += " (too old: compute capability " + capability + ", 8.0 or newer is needed)";
     } else {
       sentence += " (compute capability " + capability + ")";
-      usable.push_back({.index = device, .name = properties.name});
+      int clock_khz = 0;
+      check(cudaDeviceGetAttribute(&clock_khz, cudaDevAttrClockRate, device), "cudaDeviceGetAttribute");
+      usable.push_back({.index = device,
+                        .name = properties.name,
+                        .compute_capability = capability,
+                        .l2_bytes = static_cast<size_t>(properties.l2CacheSize),
+                        .memory_bytes = properties.totalGlobalMem,
+                        .clock_khz = clock_khz});
     }
   }
 };
@@ -63,6 +74,16 @@ const Found& found() {
 
 const std::vector<Gpu>& gpus() {
   return found().usable;
+}
+
+std::string driver_version() {
+  return version(driver_number());
+}
+
+std::string runtime_version() {
+  int number = 0;
+  cudaRuntimeGetVersion(&number);
+  return version(number);
 }
 
 const char* describe() {

@@ -130,6 +130,7 @@ void run(const Dispatch& op, const Context& context) {
   const int64_t slots = op.indices.elements(), E = op.offsets.dim(0) - 1;
   const int64_t chunks = std::max<int64_t>(1, (slots + kChunk - 1) / kChunk);
   const Workspace next = context.workspace(E, chunks, DType::int32);
+  StageTimer stage(context, "count");
   run(Fill{.out = next.tensor, .value = 0}, context);
   run(Fill{.out = op.row_slot, .value = static_cast<float>(kUnusedRow)}, context);
   const Sort sort = {.indices = op.indices.i32(),
@@ -152,6 +153,7 @@ void run(const Dispatch& op, const Context& context) {
   launch(context, "count_slots", count_slots, per_chunk, sort);
   launch(context, "scan_chunks", scan_chunks, per_expert, sort);
   launch(context, "scan_experts", scan_experts, {.blocks = {1}, .threads = {kWarp}}, sort);
+  stage.next("place");
   launch(context, "place_slots", place_slots, per_chunk, sort);
 }
 

@@ -86,13 +86,16 @@ void project_up(const Layer& layer, const ProjectUp& stage) {
 void run(const ExpertsForward& op, const Context& context) {
   const Layer layer(op, context);
   const Workspace activated = context.workspace(layer.R, layer.I, layer.dtype);
+  StageTimer stage(context, "up");
   project_up(layer, {.x = op.x,
                      .weights = op.weight_on_input ? layer.weights : RowWeights{},
                      .pre_activation = op.pre_activation,
                      .activated = activated.tensor});
   const Workspace rows = context.workspace(layer.R, layer.H, layer.dtype);
+  stage.next("down");
   layer.products.multiply(operand_of(activated.tensor), layer.down,
                           Store{.out = block_of(rows.tensor), .bias = bias_block(layer.down.at.bias)});
+  stage.next("combine");
   sum_slots({.rows = rows.tensor,
              .slot_row = op.slot_row,
              .weights = op.weight_on_input ? Tensor{} : op.weights,
@@ -136,6 +139,7 @@ class Backward {
   RowWeights input_weights() const { return op_.weight_on_input ? layer_.weights : RowWeights{}; }
 
   void recompute() {
+    const StageTimer stage(context_, "recompute");
     recomputed_ = context_.workspace(layer_.R, layer_.pre_width(), layer_.dtype);
     pre_activation_ = recomputed_->tensor;
     project_up(layer_,
@@ -147,6 +151,7 @@ class Backward {
   void gradient_of_activated_rows() {
     const int64_t column_tiles = (layer_.I + kDotColumns - 1) / kDotColumns;
     const Workspace dots = context_.workspace(layer_.R, column_tiles, DType::float32);
+    StageTimer stage(context_, "dPre");
     low_of_down_ = layer_.products.multiply_backward(
         layer_.gathered(op_.dy), {&layer_.down, 1},
         ActivateBackward{.activation = layer_.activation,
@@ -159,6 +164,7 @@ class Backward {
                          .weighted = activated_ ? activated_->tensor.data : nullptr,
                          .dots = dots.tensor.f32()});
     recomputed_.reset();
+    stage.next("dWeights");
     // ⟨dy, x⟩ where a slot returns its input, nothing where it was dropped.
     gradient_of_rowless_weights(
         {.dy = op_.dy, .tokens = op_.x, .slot_row = op_.slot_row, .d_weights = op_.d_weights}, context_);
@@ -179,9 +185,11 @@ class Backward {
   // input.
   void gradient_of_input() {
     const Workspace d_rows = context_.workspace(layer_.R, layer_.H, layer_.dtype);
+    StageTimer stage(context_, "dRows");
     low_of_up_ = layer_.products.multiply_backward(operand_of(d_pre_.tensor), layer_.up,
                                                    Store{.out = block_of(d_rows.tensor)});
     if (op_.weight_on_input) {
+      stage.next("dWeights");
       dot_rows(layer_.rows,
                {.row_slot = op_.row_slot,
                 .partials = {},
@@ -190,6 +198,7 @@ class Backward {
                 .d_weights = op_.d_weights},
                context_);
     }
+    stage.next("dx");
     sum_slots({.rows = d_rows.tensor,
                .slot_row = op_.slot_row,
                .weights = op_.weight_on_input ? op_.weights : Tensor{},
@@ -203,7 +212,10 @@ class Backward {
   void gradients_of_down() {
     const ExpertLinear& down = layer_.down;
     const Operand dy = layer_.gathered(op_.dy);
-    if (activated_) gradients_of(down, dy, operand_of(activated_->tensor), low_of_down_[0]);
+    if (activated_) {
+      const StageTimer stage(context_, "dDown");
+      gradients_of(down, dy, operand_of(activated_->tensor), low_of_down_[0]);
+    }
     gradient_of_bias(down, dy, output_weights());
   }
 
@@ -215,6 +227,7 @@ class Backward {
     if (std::none_of(layer_.up.begin(), layer_.up.end(),
                      [&](const ExpertLinear& linear) { return learns(linear); }))
       return;
+    const StageTimer stage(context_, "dUp");
     // What multiplied the input multiplies its products with the gradient; the biases came after it.
     if (op_.weight_on_input) {
       weigh_rows(layer_.rows, d_pre_.tensor, layer_.weights, context_);
@@ -242,6 +255,7 @@ class Backward {
                         const RowWeights& weights) const {
     const ExpertMatrix out = linear.blocks_of(op_.gradients[linear.projection]).bias;
     if (!out) return;
+    const StageTimer stage(context_, "dBias");
     sum_groups(layer_.rows,
                {.rows = d_outputs,
                 .columns = linear.outputs,

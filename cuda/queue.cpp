@@ -10,6 +10,7 @@
 #include "cuda/failure_slot.h"
 #include "cuda/graph.h"
 #include "cuda/pinned.h"
+#include "cuda/stages.h"
 #include "cuda/waiter.h"
 
 namespace moe::cuda {
@@ -47,7 +48,9 @@ class CudaQueue final : public Queue {
     } else {
       unreported_.add(op.index());
     }
+    context_.record(capture_ ? nullptr : recording_.get(), name_of(op));
     try {
+      const PartTimer whole(context_.recording(), nullptr);
       run(op, context_);
     } catch (const Error& error) {
       refuse({error.code(), std::string(name_of(op)) + ": " + error.what()});
@@ -102,6 +105,19 @@ class CudaQueue final : public Queue {
                                static_cast<const CudaStamp&>(to).event.get()),
           "cudaEventElapsedTime");
     return elapsed;
+  }
+
+  void start_recording() override {
+    refuse_in_capture("recording");
+    const CurrentDevice current(limits_.index);
+    recording_ = std::make_unique<StageRecording>(stream_);
+  }
+
+  std::vector<Span> end_recording() override {
+    refuse_in_capture("recording");
+    const CurrentDevice current(limits_.index);
+    const auto ended = std::exchange(recording_, nullptr);
+    return ended ? ended->end() : std::vector<Span>();
   }
 
   void begin_capture() override {
@@ -219,6 +235,7 @@ class CudaQueue final : public Queue {
   std::unique_ptr<FailureSlot> slot_;
   Context context_;
   std::unique_ptr<Capture> capture_;
+  std::unique_ptr<StageRecording> recording_;
   // Since the last report.
   OpSet unreported_;
   std::optional<Error> refused_;

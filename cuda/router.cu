@@ -170,6 +170,7 @@ void gradient_of_logits(const LogitGradients& gradients, const Context& context)
 void run(const Route& op, const Context& context) {
   const bool bounded = op.router.capacity.rows_per_expert > 0;
   const bool experts_choose = op.router.choice == Choice::all && bounded;
+  StageTimer stage(context, "logits");
   run(Fill{.out = op.counts, .value = 0}, context);
 
   Tokens tokens = tokens_of(op.router, op.logits);
@@ -187,13 +188,21 @@ void run(const Route& op, const Context& context) {
                            .bad_index = context.report(Argument::indices)};
   if (!route_as_projected(op, tokens, outcome, context)) {
     make_logits(op, context);
+    stage.next("choice");
     launch(context, "route_tokens", route_tokens, warp_each(tokens, context), tokens, outcome);
   }
-  if (bounded) apply_capacity(op, context);
+  if (bounded) {
+    stage.next("capacity");
+    apply_capacity(op, context);
+  }
   if (experts_choose) count_served_slots(op, context);
 }
 
-void run(const RouteBackward& op, const Context& context) {
+namespace {
+
+// d_logits of what was scored, from the gradients of the weights.
+void gradient_of_scores(const RouteBackward& op, const Context& context) {
+  const StageTimer stage(context, "dLogits");
   const int64_t T = op.indices.dim(0), K = op.indices.dim(1);
   const bool scaled = op.d_expert_scale.present;
   const Workspace contributions = context.workspace(scaled ? T : 0, K, DType::float32);
@@ -222,6 +231,12 @@ void run(const RouteBackward& op, const Context& context) {
                    context);
   average_sequences(op.router, op.mask, op.d_logits, Direction::backward, context);
   average_sequences(op.router, op.mask, op.d_noise_logits, Direction::backward, context);
+}
+
+}  // namespace
+
+void run(const RouteBackward& op, const Context& context) {
+  gradient_of_scores(op, context);
   project_logits_backward(op, context);
 }
 

@@ -78,6 +78,7 @@ void gradient_of_rows(const RouteBackward& op, const Tensor& out, bool accumulat
 }
 
 void gradient_of_x(const RouteBackward& op, const Context& context) {
+  const StageTimer stage(context, "dx");
   if (op.router.noise.kind != NoiseKind::jitter)
     return gradient_of_rows(op, op.dx, op.accumulate_dx, context);
   const Workspace rows = context.workspace(op.dx.dim(0), op.dx.dim(1), DType::float32);
@@ -110,6 +111,7 @@ void project_logits(const Route& op, const Context& context) {
 
 void project_logits_backward(const RouteBackward& op, const Context& context) {
   if (op.dx) gradient_of_x(op, context);
+  const StageTimer stage(context, "dRouter");
   const RouterMatrices& into = op.d_parameters;
   const RouterGradientFlags& add = op.accumulate;
   if (into.bias) sum_tokens(op.d_logits, into.bias, add.bias, context);

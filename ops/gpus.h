@@ -12,10 +12,17 @@ namespace moe::cuda {
 struct Gpu {
   int index;  // CUDA's own: GPUs that are too old for the kernels leave gaps
   std::string name;
+  std::string compute_capability;  // "9.0"
+  size_t l2_bytes, memory_bytes;
+  int clock_khz;  // of its multiprocessors, at most
 };
 
 // The GPUs that ops can run on.
 const std::vector<Gpu>& gpus();
+// Of CUDA, such as "13.0": the newest that the driver supports, and the one that is linked. Where there are
+// GPUs.
+std::string driver_version();
+std::string runtime_version();
 // One sentence: every GPU found and what keeps the rest from being used, or what is missing.
 const char* describe();
 

@@ -8,6 +8,7 @@
 
 #include "ops/error.h"
 #include "ops/program.h"
+#include "ops/span.h"
 
 namespace moe {
 
@@ -51,6 +52,12 @@ class Queue {
   virtual std::shared_ptr<Stamp> stamp() = 0;
   // Once both have been reached, which `then` tells.
   virtual double milliseconds(const Stamp& from, const Stamp& to) = 0;
+
+  // From here to end_recording(), each op that runs and each of its stages leaves a span; those of the CPU's
+  // queues together. Begins anew where a recording runs already.
+  virtual void start_recording() = 0;
+  // What was recorded, in the order in which it ended; empty where nothing was.
+  virtual std::vector<Span> end_recording() = 0;
 
   // From here to end_capture(), submitted ops do not run: they are collected. Reads, writes, waits and stamps
   // throw ERR_CAPTURE.

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { resolve } from 'node:path';
 
 const [command, ...options] = process.argv.slice(2);
-const takesDevice = command === 'verify' || command === 'bench';
+const takesDevice = ['verify', 'bench', 'profile'].includes(command);
 const device =
   takesDevice && !options.some(option => option.startsWith('--device')) ? ['--device', 'cuda:0'] : [];
 const args = command === undefined ? [] : [command, ...device, ...options];

@@ -33,7 +33,22 @@ export interface NativeInfo {
   readonly cores: number;
   readonly cuda: string;
   /** GPUs that ops can run on, by the number that CUDA gives them. */
-  readonly gpus: readonly { readonly index: number; readonly name: string }[];
+  readonly gpus: readonly NativeGpu[];
+  /** Of CUDA, such as `13.0`: the newest that the driver supports, and the one that is linked. Meaningful where there are GPUs. */
+  readonly cudaDriver: string;
+  readonly cudaRuntime: string;
+}
+
+export interface NativeGpu {
+  readonly index: number;
+  readonly name: string;
+  /** Such as `9.0`. */
+  readonly computeCapability: string;
+  /** Of the second-level cache. */
+  readonly l2Bytes: number;
+  readonly memoryBytes: number;
+  /** The highest of its multiprocessors. */
+  readonly clockMHz: number;
 }
 
 export interface NativeMemory {
@@ -49,7 +64,7 @@ export interface NativeMemory {
   }[];
 }
 
-/** An op that a CPU queue ran, or a stage of one, in nanoseconds since the recording began. */
+/** An op that a device ran, or a stage of one, in nanoseconds since the recording began. */
 export interface NativeSpan {
   readonly op: NativeOp;
   /** Absent for the op as a whole. */
@@ -99,10 +114,13 @@ export type Native = Record<NativeOp, (args: NativeArgs) => void> & {
   getFloat32Matmul(): number;
   /** What the CPU reaches at most with every thread, measured for `seconds` each: FLOP/s of products of a dtype, bytes/s read. */
   ceilings(dtype: number, seconds: number): { readonly flops: number; readonly bytes: number };
-  /** From here to `endStages`, the CPU queues of the process note when each op and each of its stages begins and ends. */
-  startStages(): void;
-  /** Ends the recording. Ops that have not ended by then are not in it. */
-  endStages(): readonly NativeSpan[];
+  /**
+   * From here to `endStages`, the device notes when each op and each of its stages begins and ends: on a GPU those of this thread, on
+   * the CPU those of the process.
+   */
+  startStages(device: number): void;
+  /** Ends the recording. Ops of the CPU that have not ended by then are not in it; those of a GPU are waited for. */
+  endStages(device: number): readonly NativeSpan[];
   /** A handle without a tensor, for the next four to fill, or for `run`. */
   blank(): NativeTensor;
   /** Uninitialised memory for a tensor. */

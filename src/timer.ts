@@ -25,6 +25,19 @@ export class Timer {
     await native.finished(id).catch(rethrow);
     return callNative(() => native.milliseconds(id, this.#start, stop));
   }
+
+  /**
+   * As {@link stop}, but blocks until the device has come to this place.
+   * @throws MoeError ERR_CAPTURE while a graph is captured; what an op before failed with
+   */
+  stopSync(): number {
+    const id = deviceId(this.device);
+    return callNative(() => {
+      const stop = native.stamp(id);
+      native.synchronize(id);
+      return native.milliseconds(id, this.#start, stop);
+    });
+  }
 }
 
 /**

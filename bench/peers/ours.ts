@@ -1,7 +1,7 @@
 // This package as a contender: it makes the layer, checks itself against the float64 reference, and writes the layer's files for
 // the others.
 
-import { setThreads, trimMemory } from '../../src/device.ts';
+import { setThreads, synchronize, trimMemory } from '../../src/device.ts';
 import { DTYPES } from '../../src/dtype.ts';
 import { packageVersion } from '../../src/package.ts';
 import type { Tensor } from '../../src/tensor.ts';
@@ -32,7 +32,10 @@ export const load: Load = async (task, folder) => {
   const measured = measuredPass(workload, pass);
   return {
     ...{ version: packageVersion(), threads },
-    run: () => measured.run(),
+    run: () => {
+      measured.run();
+      synchronize();
+    },
     clear: () => measured.clear(),
     results: () => readResults(workload, measured),
   };

@@ -12,7 +12,7 @@ import { Html, html, renderTable, type Table } from './html.ts';
 import type { ReportedResult } from './read.ts';
 import { roofline } from './roofline.ts';
 import { THREADS, TOKENS, timeOver } from './time-over.ts';
-import { differ, layerName, measured } from './words.ts';
+import { deviceLabel, differ, layerName, measured } from './words.ts';
 
 /** @param results one at least */
 export function renderReport(results: readonly ReportedResult[]): string {
@@ -60,15 +60,15 @@ function ownFile(name: string): Html {
 }
 
 function machines(results: readonly ReportedResult[]): Table {
-  const groups = groupBy(results, ({ processor, instructionSet, version, device }) =>
-    [processor, instructionSet, version, device].join('\n'),
+  const groups = groupBy(results, result =>
+    [result.processor, result.instructionSet, result.version, deviceLabel(result)].join('\n'),
   );
   return {
     caption: 'What was measured, where and when',
     head: ['Processor', 'Device', 'Threads', 'Instruction set', 'moe-kernels', 'Measured (UTC)', 'Files'],
     names: 7,
     rows: groups.map(group => [
-      ...[group[0]!.processor, group[0]!.device],
+      ...[group[0]!.processor, deviceLabel(group[0]!)],
       list(group.map(({ threads }) => threads).sort((a, b) => a - b)),
       ...[group[0]!.instructionSet, group[0]!.version, period(group), list(group.map(({ file }) => file))],
     ]),
@@ -88,7 +88,7 @@ function period(results: readonly ReportedResult[]): string {
 
 function summary(results: readonly ReportedResult[]): Table {
   const processors = differ(results, ({ processor }) => processor);
-  const devices = differ(results, ({ device }) => device);
+  const devices = differ(results, deviceLabel);
   return {
     caption: 'The median with its interval of 95 % confidence, and the 10th to 90th percentile of all runs',
     head: [
@@ -101,7 +101,7 @@ function summary(results: readonly ReportedResult[]): Table {
     names: 4 + Number(devices) + Number(processors),
     rows: results.map((result, i) => [
       ...[`${i + 1}`, layerName(result), result.dtype, partName(result)],
-      ...(devices ? [result.device] : []),
+      ...(devices ? [deviceLabel(result)] : []),
       ...(processors ? [result.processor] : []),
       ...[`${result.tokens}`, `${result.threads}`, measured(result.medianMs)],
       ...[range(result.lowMs, result.highMs), range(result.p10Ms, result.p90Ms), measured(result.tflops)],

@@ -23,6 +23,11 @@ export function layerName(result: ReportedResult): string {
   return shape === [tokens, hidden, intermediate, experts, topK].join() ? sizes : `${shape} (${sizes})`;
 }
 
+/** With the name of a GPU: another machine's first GPU is another device. */
+export function deviceLabel({ device, deviceName }: ReportedResult): string {
+  return deviceName === undefined ? device : `${device} (${deviceName})`;
+}
+
 export function differ(results: readonly ReportedResult[], key: (result: ReportedResult) => string): boolean {
   return groupBy(results, key).length > 1;
 }
@@ -30,7 +35,7 @@ export function differ(results: readonly ReportedResult[], key: (result: Reporte
 const DISTINCTIONS = {
   dtype: ({ dtype }) => dtype,
   threads: ({ threads }) => `${threads} ${threads === 1 ? 'thread' : 'threads'}`,
-  device: ({ device }) => device,
+  device: deviceLabel,
   processor: ({ processor }) => processor,
   instructionSet: ({ instructionSet }) => instructionSet,
   version: ({ version }) => version,

@@ -1,6 +1,12 @@
 // What the options of `moe-kernels bench` ask for.
 
-import { type BenchCase, expandSweep, type NamedShape, parseShapes } from '../../bench/campaign.ts';
+import {
+  type BenchCase,
+  checkGraph,
+  expandSweep,
+  type NamedShape,
+  parseShapes,
+} from '../../bench/campaign.ts';
 import { withRouters, withSkews } from '../../bench/routed-shapes.ts';
 import { partsOf } from '../../bench/stages.ts';
 import { ACTIVATIONS } from '../activation.ts';
@@ -24,6 +30,7 @@ export interface BenchCommandOptions {
   stage?: string;
   device: DeviceName;
   tf32?: boolean;
+  graph: string;
   threads?: string;
   minTime: string;
   out?: string;
@@ -60,7 +67,7 @@ export function parseCases(options: BenchCommandOptions, nameOf: NameOf): BenchC
     dtypes: parseList(nameOf('dtype'), options.dtype, FLOAT_DTYPES),
     threads: threads === undefined ? [getThreads()] : parseCounts(nameOf('threads'), threads, 1024),
     ...partsOf(names, options.pass?.split(','), options.stage?.split(',')),
-    ...{ device, tf32 },
+    ...{ device, tf32, graph: checkGraph(nameOf('graph'), options.graph, device) },
   });
 }
 

@@ -26,14 +26,15 @@ function printTables(results: readonly ComparedResult[]): void {
 
 /** All but the tokens, which rows have. */
 function describeLayer(result: ComparedResult): string {
-  const { shape, device, instructionSet } = result;
-  return `${isNamed(shape) ? `${shape}: ` : ''}${describeSizes(result)}, ${device} (${instructionSet})`;
+  const { shape, device, deviceName, instructionSet } = result;
+  const place = `${device} (${deviceName ?? instructionSet})`;
+  return `${isNamed(shape) ? `${shape}: ` : ''}${describeSizes(result)}, ${place}`;
 }
 
 function tableRow(result: ComparedResult): string[] {
-  const { tokens, dtype, threads, medianMs, lowMs, highMs, tflops, floorMs, baseline } = result;
+  const { tokens, dtype, device, threads, medianMs, lowMs, highMs, tflops, floorMs, baseline } = result;
   return [
-    `T${tokens} ${dtype} ${partName(result)} ×${threads}`,
+    `T${tokens} ${dtype} ${partName(result)}${device === 'cpu' ? ` ×${threads}` : ''}`,
     `${milliseconds(medianMs)} (${milliseconds(lowMs)}–${milliseconds(highMs)})`,
     tflops > 0 ? tflops.toPrecision(3) : '–',
     floorMs === undefined ? '–' : `${((100 * floorMs) / medianMs).toFixed(0)} %`,

@@ -10,14 +10,8 @@ import { badArgument } from '../errors.ts';
 /** Of a plural also a list. */
 const KEYS = {
   ...{ shape: 'strings', activation: 'string', tokens: 'numbers', router: 'strings', skew: 'strings' },
-  ...{
-    dtype: 'strings',
-    pass: 'strings',
-    stage: 'strings',
-    device: 'string',
-    threads: 'numbers',
-    minTime: 'number',
-  },
+  ...{ dtype: 'strings', pass: 'strings', stage: 'strings', device: 'string', graph: 'string' },
+  ...{ threads: 'numbers', minTime: 'number' },
 } as const;
 
 /** The values as they would stand on the command line. */

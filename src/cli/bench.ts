@@ -1,15 +1,14 @@
 // `moe-kernels bench`: layers checked, then timed, for every combination of what is asked for.
 
 import { type BenchCase, caseKey, groupByLayer } from '../../bench/campaign.ts';
-import { processorName } from '../../bench/processor.ts';
+import { isOfThisMachine, machineOf } from '../../bench/machine.ts';
 import type { BenchResult } from '../../bench/result.ts';
 import { ResultFile, readResults } from '../../bench/result-file.ts';
 import { type BenchOptions, checkLayerFits, runBench, WrongResult } from '../../bench/run.ts';
 import { besideBaseline, type ComparedResult } from '../../bench/verdict.ts';
 import { checkNotNegative } from '../check.ts';
-import { backendInfo, setFloat32Matmul } from '../device.ts';
+import { setFloat32Matmul } from '../device.ts';
 import { badArgument } from '../errors.ts';
-import { packageVersion } from '../package.ts';
 import { printShapes } from './bench-list.ts';
 import { type BenchCommandOptions, parseCases, withPlan } from './bench-options.ts';
 import { printResults } from './bench-output.ts';
@@ -82,26 +81,26 @@ export async function bench(
 function comparison({
   baseline: path,
   tolerance,
+  device,
 }: BenchCommandOptions): (now: BenchResult) => ComparedResult {
   const share = checkNotNegative('--tolerance', Number(tolerance)) / 100;
   if (path === undefined) return now => now;
   const before = readResults('--baseline', path);
-  const other = before.find(({ processor }) => processor !== processorName());
-  if (other !== undefined) {
-    const expected = `results of this processor, ${processorName()}`;
-    throw badArgument('ERR_UNSUPPORTED', '--baseline', expected, `those of ${other.processor} in ${path}`);
-  }
+  const refuse = (expected: string, got: string) => {
+    throw badArgument(
+      'ERR_UNSUPPORTED',
+      '--baseline',
+      `results of this ${expected}`,
+      `those of ${got} in ${path}`,
+    );
+  };
+  const here = machineOf(device);
+  const other = before.find(({ processor }) => processor !== here.processor);
+  if (other) refuse(`processor, ${here.processor}`, other.processor);
+  const gpu = before.find(result => result.device === device && result.deviceName !== here.deviceName);
+  if (gpu) refuse(`${device}, ${here.deviceName}`, gpu.deviceName ?? 'another');
   const byKey = new Map(before.map(result => [caseKey(result), result]));
   return now => besideBaseline(now, byKey.get(caseKey(now)), share);
-}
-
-/** Results of another version, or of another machine, say nothing about this one. */
-function isOfThisMachine({ processor, version, instructionSet }: BenchResult): boolean {
-  return (
-    processor === processorName() &&
-    version === packageVersion() &&
-    instructionSet === backendInfo().instructionSet
-  );
 }
 
 /** Keeps the results of one layer; what is wrong with it ends it. */

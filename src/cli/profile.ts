@@ -11,8 +11,8 @@ import { PASSES } from '../../bench/shapes.ts';
 import { traceOf } from '../../bench/trace.ts';
 import { checkInteger, checkOneOf } from '../check.ts';
 import { setThreads } from '../device.ts';
-import { describe, FLOAT_DTYPES } from '../dtype.ts';
-import { badArgument } from '../errors.ts';
+import { FLOAT_DTYPES } from '../dtype.ts';
+import { checkDevice, type DeviceName } from '../tensor.ts';
 import { parseLayers } from './bench-options.ts';
 import { checkPositive, parseList } from './option-values.ts';
 import { type ExitCode, printComparisons, printJson, printLine, printTable, writeError } from './output.ts';
@@ -26,7 +26,7 @@ export interface ProfileCommandOptions {
   skew?: string;
   dtype: string;
   pass: string;
-  device: string;
+  device: DeviceName;
   threads?: string;
   minTime: string;
   trace?: string;
@@ -35,13 +35,7 @@ export interface ProfileCommandOptions {
 
 export async function profile(options: ProfileCommandOptions): Promise<ExitCode> {
   const { device, json, trace } = options;
-  if (device !== 'cpu')
-    throw badArgument(
-      'ERR_UNSUPPORTED',
-      '--device',
-      'cpu, the one device that is profiled so far',
-      describe(device),
-    );
+  checkDevice('--device', device);
   const shape = parseLayer(options);
   const dtypes = parseList('--dtype', options.dtype, FLOAT_DTYPES);
   const passes = parseList('--pass', options.pass, PASSES);
@@ -51,7 +45,7 @@ export async function profile(options: ProfileCommandOptions): Promise<ExitCode>
   const profiles: Profile[] = [];
   try {
     for (const dtype of dtypes) {
-      for await (const made of runProfile({ shape, dtype, passes, minTimeMs })) {
+      for await (const made of runProfile({ shape, dtype, device, passes, minTimeMs })) {
         profiles.push(made);
         if (json) printJson(made.result);
         else printResult(made.result);
@@ -87,8 +81,8 @@ function writeTrace(file: string, profiles: readonly Profile[]): void {
 function printResult(result: ProfileResult): void {
   const { shape, tokens } = result;
   printLine(`${shape}: T ${tokens}, ${describeSizes(result)}`);
-  const { dtype, pass, threads, instructionSet, runs, stages, betweenMs, totalMs } = result;
-  printLine(`${dtype}, ${pass}, ${threads} threads (${instructionSet}), median of ${runs} runs`);
+  const { dtype, pass, runs, stages, betweenMs, totalMs } = result;
+  printLine(`${dtype}, ${pass}, ${describePlace(result)}, median of ${runs} runs`);
   const time = (ms: number) => [ms.toFixed(3), percent(ms / totalMs)];
   const rows = stages.map(({ op, stage, medianMs, flops, bytes, floorMs }) => [
     stage === undefined ? op : `${op} ${stage}`,
@@ -99,6 +93,10 @@ function printResult(result: ProfileResult): void {
   rows.push(['between stages', ...time(betweenMs), '–', '–', '–'], ['total', ...time(totalMs), '', '', '']);
   const head = ['stage', 'ms', 'share', 'GFLOP', 'MB', 'of the floor'];
   printTable(head, rows, ['left', ...Array(5).fill('right')]);
+}
+
+function describePlace({ device, deviceName, threads, instructionSet }: ProfileResult): string {
+  return device === 'cpu' ? `${threads} threads (${instructionSet})` : `${device} (${deviceName})`;
 }
 
 function percent(share: number): string {

@@ -112,6 +112,7 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
     )
     .addOption(deviceOption())
     .option('--tf32', 'let GPUs round float32 operands of matmuls to tf32')
+    .option('--graph <choice>', 'launch passes on a GPU as captured graphs: on, off, or both in turn', 'off')
     .option(
       '--threads <list>',
       'numbers of threads of the CPU backend, separated by commas (default: every core)',
@@ -119,7 +120,7 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
     .option('--min-time <seconds>', 'how long to measure each pass', '2')
     .option(
       '--plan <file>',
-      'JSON or YAML with any of shape, activation, tokens, router, skew, dtype, pass, stage, device, threads, minTime; options override it',
+      'JSON or YAML with any of shape, activation, tokens, router, skew, dtype, pass, stage, device, graph, threads, minTime; options override it',
     )
     .option(
       '--out <file>',
@@ -145,7 +146,7 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
 function addProfile(program: Command, finish: (code: ExitCode) => void): void {
   program
     .command('profile')
-    .description('check a layer of random weights against the reference, then time its stages, on the CPU')
+    .description('check a layer of random weights against the reference, then time its stages')
     .option('--shape <shape>', SHAPES, 'mixtral-mini')
     .option('--tokens <count>', 'tokens (default: the shape’s own)')
     .addOption(activationOption())
@@ -153,7 +154,7 @@ function addProfile(program: Command, finish: (code: ExitCode) => void): void {
     .option('--skew <name>', `${LOADS}: ${SKEWS} (default: router)`)
     .addOption(dtypesOption())
     .option('--pass <list>', 'any of forward, backward, both, separated by commas', 'forward,backward')
-    .option('--device <device>', 'where to run: so far the CPU alone', 'cpu' satisfies DeviceName)
+    .addOption(deviceOption())
     .option('--threads <count>', 'threads of the CPU backend (default: every core)')
     .option('--min-time <seconds>', 'how long to measure each pass', '2')
     .option('--trace <file>', 'write the first runs as a Chrome trace (chrome://tracing, ui.perfetto.dev)')

@@ -7,7 +7,7 @@ import { SHAPES } from '../../bench/shapes.ts';
 const mixtral = { shape: 'mixtral-mini', ...SHAPES['mixtral-mini']! };
 const base: Sweep = {
   ...{ shapes: [mixtral], dtypes: ['bfloat16'], threads: [2], passes: ['forward'] },
-  ...{ device: 'cpu', tf32: false },
+  ...{ device: 'cpu', tf32: false, graph: 'off' },
 };
 const keys = (sweep: Partial<Sweep>) => expandSweep({ ...base, ...sweep }).map(caseKey);
 
@@ -41,6 +41,16 @@ describe('the key of a case', () => {
     ]);
     expect(keys({ dtypes: ['float32'], tf32: true })).toEqual([
       'mixtral-mini T512 float32 forward cpu 2 threads',
+    ]);
+  });
+
+  it('names a graph', () => {
+    expect(keys({ device: 'cuda:0', graph: 'both' })).toEqual([
+      'mixtral-mini T512 bfloat16 forward cuda:0 2 threads',
+      'mixtral-mini T512 bfloat16 forward graph cuda:0 2 threads',
+    ]);
+    expect(keys({ device: 'cuda:0', graph: 'on' })).toEqual([
+      'mixtral-mini T512 bfloat16 forward graph cuda:0 2 threads',
     ]);
   });
 });

@@ -54,6 +54,7 @@ describe('bench()', () => {
     [{ threads: [0] }, 'threads: expected an integer from 1 to 1024, got 0'],
     [{ activation: 'tanh' as 'relu' }, 'activation: expected one of '],
     [{ device: 'tpu' as 'cpu' }, 'device: expected cpu or cuda:N, got "tpu"'],
+    [{ graph: 'on' }, 'graph: expected off on cpu, which launches no graphs, got "on"'],
     [{ minTimeMs: 0 }, 'minTimeMs: expected a positive number, got 0'],
   ])('%j is refused at the call', (request, sentence) => {
     const call = () => bench({ ...SMALL, ...request });

@@ -116,7 +116,7 @@ describe('a profile', () => {
     const before = memory().tensors;
     const upBytes: number[] = [];
     const shape = { shape: 'small', ...parseShape('shape', '24,16,20,6,2') };
-    const options = { shape, dtype: 'bfloat16', passes: PASSES, minTimeMs: 5 } as const;
+    const options = { shape, dtype: 'bfloat16', device: 'cpu', passes: PASSES, minTimeMs: 5 } as const;
     for await (const { result, runs } of runProfile(options)) {
       expect(result.runs).toBe(runs.length);
       const up = result.stages.find(({ op, stage }) => op === 'expertsForward' && stage === 'up');
@@ -141,7 +141,8 @@ describe('the runs of a profile', () => {
   it('are those after the first two', async () => {
     const start = vi.spyOn(native, 'startStages');
     const shape = { shape: 'tiny', ...parseShape('shape', '2,4,4,2,1') };
-    const options = { shape, dtype: 'float32', passes: ['forward'], minTimeMs: 0.01 } as const;
+    const passes = ['forward'] as const;
+    const options = { shape, dtype: 'float32', device: 'cpu', passes, minTimeMs: 0.01 } as const;
     try {
       for await (const { runs } of runProfile(options)) {
         expect(start).toHaveBeenCalledTimes(runs.length + 2);

@@ -103,6 +103,19 @@ describe('the page', () => {
     expect(cells(page, /row">2</)).toContain('Another');
   });
 
+  test('tells GPUs of one number apart, and graphs', () => {
+    const gpu = { ...RESULT, device: 'cuda:0', deviceName: 'A GPU' } as const;
+    const graph = { ...gpu, graph: true } as const;
+    const page = renderReport([gpu, { ...gpu, deviceName: 'Another' }, graph]);
+    expect(cells(page, /row">A Processor/).slice(0, 2)).toEqual(['A Processor', 'cuda:0 (A GPU)']);
+    expect(cells(page, /row">2</)).toEqual(expect.arrayContaining(['forward', 'cuda:0 (Another)']));
+    expect(cells(page, /row">3</)).toContain('forward as a graph');
+    const [chart] = timeOver(TOKENS, [gpu, graph, { ...gpu, tokens: 1 }, { ...graph, tokens: 1 }]);
+    expect(chart!.series.map(({ label }) => label)).toEqual([
+      ...['forward', 'floor, forward', 'forward as a graph', 'floor, forward as a graph'],
+    ]);
+  });
+
   test('every chart says in words what it draws, and has a table', () => {
     const page = renderReport([RESULT, { ...RESULT, tokens: 32 }, { ...RESULT, threads: 1 }]);
     const figures = page.split('<figure>').slice(1);

@@ -5,9 +5,12 @@ import { recordCall, spanMs, withoutWholes } from '../../bench/spans.ts';
 import { disposeForward, disposeGradients, type WorkloadForward } from '../../bench/workload.ts';
 import { MoELayer, moeBackward, moeForward, type SaveMode, synchronize } from '../../src/index.ts';
 import { type NativeSpan, native } from '../../src/native.ts';
+import { deviceId } from '../../src/tensor.ts';
 import { enqueueBadOp } from '../lifetime/support/bad-op.ts';
 import { layerDigest, randomTensor } from '../lifetime/support/work.ts';
 import { startWorker } from '../lifetime/support/workers.ts';
+
+const CPU = deviceId('cpu');
 
 const FORWARD = [
   'route logits',
@@ -50,7 +53,7 @@ function record(
   using gateUp = randomTensor([experts, 2 * intermediate, hidden], 3);
   using down = randomTensor([experts, hidden, intermediate], 4);
   using downBias = randomTensor([experts, hidden], 5);
-  return recordCall(() => {
+  return recordCall('cpu', () => {
     const forward = moeForward({
       ...{ x, save, experts: { gateUp, down, ...(bias && { downBias }) }, ...rest },
       router: { weight, topK: 2, ...(capacity && { capacity: { tokensPerExpert: capacity } }) },
@@ -61,7 +64,7 @@ function record(
 }
 
 // A test that fails in between leaves nothing recording.
-afterEach(() => void native.endStages());
+afterEach(() => void native.endStages(CPU));
 
 describe('a recording', () => {
   it('names the stages of every op of a layer, in order', () => {
@@ -109,7 +112,7 @@ describe('a recording', () => {
     using layer = new MoELayer({ hidden: 16, intermediate: 16, experts: 4, topK: 2 }, { seed: 1 });
     using x = randomTensor([8, 16], 2);
     for (let i = 0; i < 4; i++) {
-      const { spans } = recordCall(() => {
+      const { spans } = recordCall('cpu', () => {
         layer.forward(x).dispose();
       });
       expect(namesOf(spans)).toEqual(FORWARD);
@@ -118,27 +121,27 @@ describe('a recording', () => {
 
   it('is empty of what ran outside it', async () => {
     await layerDigest(1);
-    expect(native.endStages()).toEqual([]);
-    expect(recordCall(() => {}).spans).toEqual([]);
+    expect(native.endStages(CPU)).toEqual([]);
+    expect(recordCall('cpu', () => {}).spans).toEqual([]);
     await layerDigest(1);
-    expect(native.endStages()).toEqual([]);
+    expect(native.endStages(CPU)).toEqual([]);
   });
 
   it('ends where an op fails, with the op in it', () => {
-    native.startStages();
+    native.startStages(CPU);
     enqueueBadOp();
     expect(() => synchronize()).toThrow();
-    expect(namesOf(native.endStages()).at(-1)).toBe('dispatch');
-    expect(() => recordCall(enqueueBadOp)).toThrow(/99/);
+    expect(namesOf(native.endStages(CPU)).at(-1)).toBe('dispatch');
+    expect(() => recordCall('cpu', enqueueBadOp)).toThrow(/99/);
     synchronize();
-    expect(native.endStages()).toEqual([]);
+    expect(native.endStages(CPU)).toEqual([]);
   });
 
   it('holds the ops of all threads', async () => {
     const workers = [1, 2, 3].map(seed => startWorker({ name: 'digests', seeds: [seed, seed + 1] }));
-    native.startStages();
+    native.startStages(CPU);
     for (const { message } of workers) await message;
-    const spans = native.endStages();
+    const spans = native.endStages(CPU);
     expect(spans.filter(({ op, stage }) => op === 'expertsBackward' && !stage)).toHaveLength(6);
     await Promise.all(workers.map(({ exit }) => exit));
   });

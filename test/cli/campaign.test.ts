@@ -5,10 +5,12 @@ import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
-import { afterAll, expect, test } from 'vitest';
+import { afterAll, expect, test, vi } from 'vitest';
 import type { BenchResult } from '../../bench/result.ts';
 import type { ComparedResult } from '../../bench/verdict.ts';
+import { printResults } from '../../src/cli/bench-output.ts';
 import { getThreads, setThreads } from '../../src/index.ts';
+import { RESULT } from '../support/bench-result.ts';
 import { jsonLines, MAIN, run } from './support/command.ts';
 import { temporaryFiles } from './support/safetensors.ts';
 
@@ -92,9 +94,9 @@ test('CSV has a header, quotes what has commas, and ends lines as RFC 4180 says'
   const lines = stdout.split('\r\n');
   expect(lines).toHaveLength(4);
   expect(lines[0]).toMatch(
-    /^shape,dtype,device,pass,threads,tf32,medianMs,.*,date,baselineMedianMs,baselineRatio,baselineVerdict$/,
+    /^shape,dtype,device,pass,threads,tf32,graph,medianMs,.*,date,baselineMedianMs,baselineRatio,baselineVerdict$/,
   );
-  expect(lines[1]).toMatch(/^"4,16,20,6,2",float32,cpu,forward,1,,[\d.]+,/);
+  expect(lines[1]).toMatch(/^"4,16,20,6,2",float32,cpu,forward,1,,,[\d.]+,/);
 });
 
 test('the widest table fits 80 columns', async () => {
@@ -108,6 +110,21 @@ test('the widest table fits 80 columns', async () => {
   const { stdout } = await run(...args);
   expect(stdout).toContain('T65536 bfloat16 backward ×128  12346 (12222–12444)  1.23e-7');
   expect(stdout.split('\n').filter(line => line.length > 80)).toEqual([]);
+});
+
+test('on a GPU a table names the GPU and graphs, in 80 columns as well', () => {
+  const result: ComparedResult = {
+    ...{ ...RESULT, device: 'cuda:0', deviceName: 'NVIDIA H200', tokens: 65536, dtype: 'bfloat16' },
+    ...{ pass: 'backward', graph: true, medianMs: 12345.6, lowMs: 12222.2, highMs: 12444.4, tflops: 1.23e-7 },
+    baseline: { medianMs: 1, ratio: 1.234, verdict: 'slower' },
+  };
+  const write = vi.spyOn(process.stdout, 'write').mockReturnValue(true);
+  printResults([result], { csv: false });
+  const text = write.mock.calls.join('');
+  write.mockRestore();
+  expect(text).toContain('swiglu, cuda:0 (NVIDIA H200)\n');
+  expect(text).toContain('T65536 bfloat16 backward graph  12346 (12222–12444)  1.23e-7');
+  expect(text.split('\n').filter(line => line.length > 80)).toEqual([]);
 });
 
 /** A file with what was just measured, as if it had taken `factor` times as long; both without any spread. */
@@ -190,7 +207,7 @@ test.each([
   ]);
 });
 
-const KEYS = 'shape, activation, tokens, router, skew, dtype, pass, stage, device, threads, minTime';
+const KEYS = 'shape, activation, tokens, router, skew, dtype, pass, stage, device, graph, threads, minTime';
 test.each([
   ['shapes: mixtral-mini', `: expected only the keys ${KEYS}, got "shapes"`],
   ['tokens: "16"', ': tokens: expected a number or a list of them, got "16"'],
@@ -200,6 +217,8 @@ test.each([
   ['minTime: 0', ': minTime: expected a positive number, got "0"'],
   ['tokens: [1, 0]', ': tokens: expected an integer from 1 to 2147483647, got 0'],
   ['device: tpu', ': device: expected cpu or cuda:N, got "tpu"'],
+  ['graph: sideways', ': graph: expected one of off, on, both, got "sideways"'],
+  ['graph: on', ': graph: expected off on cpu, which launches no graphs, got "on"'],
   ['- mixtral-mini', ': expected an object, got an array of length 1'],
   ['', ': expected an object, got null'],
   ['pass: both\npass: forward', ': expected JSON or YAML, got Map keys must be unique (at character 11)'],

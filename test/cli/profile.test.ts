@@ -135,7 +135,7 @@ describe('wrong usage is one sentence and exit code 2', () => {
     ['--dtype float64', /^--dtype: expected one of .*, got "float64"$/],
     ['--threads 0', /^--threads: expected an integer from 1 to 1024, got 0$/],
     ['--min-time 0', /^--min-time: expected a positive number, got "0"$/],
-    ['--device cuda:0', /^--device: expected cpu, the one device that is profiled so far, got "cuda:0"$/],
+    ['--device tpu', /^--device: expected cpu or cuda:N, got "tpu"$/],
     [
       '--trace /nowhere/trace.json',
       /^--trace: expected a writable file, got \/nowhere\/trace.json \(ENOENT\)$/,

@@ -36,6 +36,7 @@ describe('help', () => {
         '--pass',
         '--device',
         '--threads',
+        '--graph',
         '--min-time',
         '--out',
         '--csv',
@@ -48,10 +49,7 @@ describe('help', () => {
       ],
     ],
     ['bench', [...Object.keys(SHAPES), ...ROUTER_CHOICES, ...STAGES, ...PASSES, 'zipf:S', '--list']],
-    [
-      'profile',
-      [...Object.keys(SHAPES), ...PASSES, '--tokens', '--trace', '--device', 'so far the CPU alone'],
-    ],
+    ['profile', [...Object.keys(SHAPES), ...PASSES, '--tokens', '--trace', '--device']],
     ['report', ['<file...>', '--out', 'report.html', 'Exit codes:']],
   ])('of %s lists %j', async (command, words) => {
     const { exitCode, stdout } = await run(command, '--help');
@@ -145,6 +143,7 @@ describe('wrong usage is one sentence and exit code 2', () => {
     ['bench --tokens 4,0', '--tokens: expected an integer from 1 to 2147483647, got 0'],
     ['bench --threads 0', '--threads: expected an integer from 1 to 1024, got 0'],
     ['bench --threads many', '--threads: expected an integer from 1 to 1024, got NaN'],
+    ['bench --graph both', '--graph: expected off on cpu, which launches no graphs, got "both"'],
     ['bench --min-time 0', '--min-time: expected a positive number, got "0"'],
     ['report', "missing required argument 'file'"],
     ['bench --device tpu', '--device: expected cpu or cuda:N, got "tpu"'],

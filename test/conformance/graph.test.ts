@@ -212,9 +212,11 @@ describe.each(DEVICES)('on %s', device => {
       ['write', () => tensor([1], [1], { device })],
       ['wait', () => synchronize(device)],
       ['timer', () => startTimer(device)],
+      ['timer', () => timer.stopSync()],
       ['capture', () => capture(device, () => 0)],
       ['replay', () => earlier.replay()],
     ];
+    const timer = startTimer(device);
     const before = counted();
     for (const [name, call] of refused) {
       const message = `${name}: expected a call outside of capture(), got one within it`;

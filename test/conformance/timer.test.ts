@@ -41,6 +41,16 @@ describe.each(DEVICES)('on %s', device => {
     expect(await timer.stop()).toBeGreaterThan(await first);
   });
 
+  it('stops at once where the caller waits', () => {
+    const timer = startTimer(device);
+    const nothing = startTimer(device).stopSync();
+    enqueueWork();
+    expect(timer.stopSync()).toBeGreaterThan(nothing);
+    using indices = tensor([99], [1, 1], { dtype: 'int32', device });
+    for (const part of Object.values(dispatch({ indices, experts: 4 }))) part.dispose();
+    expect(() => timer.stopSync()).toThrow(expect.objectContaining({ code: 'ERR_INDEX_RANGE' }));
+  });
+
   it('rejects with what an op failed with', async () => {
     const timer = startTimer(device);
     using indices = tensor([99], [1, 1], { dtype: 'int32', device });

@@ -27,9 +27,9 @@ void submit_dispatch(Queue& queue, int64_t rows) {
 }
 
 // "op stage", or "op" alone.
-std::vector<std::string> names_of(const std::vector<cpu::Span>& spans) {
+std::vector<std::string> names_of(const std::vector<Span>& spans) {
   std::vector<std::string> names;
-  for (const cpu::Span& span : spans) {
+  for (const Span& span : spans) {
     names.emplace_back(span.op);
     if (span.stage != nullptr) names.back() += std::string(" ") + span.stage;
   }
@@ -49,7 +49,7 @@ TEST_SUITE("threads") {
     cpu::start_recording();
     submit_dispatch(*queue, 2);
     wait_for(*queue);
-    const std::vector<cpu::Span> spans = cpu::end_recording();
+    const std::vector<Span> spans = cpu::end_recording();
     REQUIRE_EQ(names_of(spans), Names{"dispatch count", "dispatch place", "dispatch"});
     const std::vector<int64_t> times = {
         0, spans[2].begin, spans[0].begin, spans[0].end, spans[1].begin, spans[1].end, spans[2].end};
@@ -100,7 +100,7 @@ TEST_SUITE("threads") {
       std::this_thread::sleep_for(std::chrono::microseconds(50));
       const auto spans = cpu::end_recording();
       recorded += static_cast<int64_t>(spans.size());
-      wrong += std::count_if(spans.begin(), spans.end(), [](const cpu::Span& span) {
+      wrong += std::count_if(spans.begin(), spans.end(), [](const Span& span) {
         return span.begin < 0 || span.begin > span.end || span.op != std::string("dispatch");
       });
     }

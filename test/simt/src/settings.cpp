@@ -21,6 +21,7 @@ Settings from_environment() {
   read("MOE_SIMT_SMS", found.multiprocessors);
   read("MOE_SIMT_DEVICES", found.devices);
   read("MOE_SIMT_MEMORY", found.memory);
+  read("MOE_SIMT_L2", found.l2);
   read("MOE_SIMT_SEED", found.seed);
   read("MOE_SIMT_THREADS", found.threads);
   return found;

@@ -15,8 +15,9 @@ struct Settings {
   int multiprocessors = 4;           // MOE_SIMT_SMS
   int devices = 1;                   // MOE_SIMT_DEVICES
   size_t memory = size_t{8} << 30;   // MOE_SIMT_MEMORY: bytes on each device
-  uint64_t seed = 0;                 // MOE_SIMT_SEED: of every schedule
-  int threads = 1;                   // MOE_SIMT_THREADS: host threads that run the blocks of one launch
+  int l2 = 16 << 10;  // MOE_SIMT_L2: bytes of the second-level cache: small, and so what is sized by it
+  uint64_t seed = 0;  // MOE_SIMT_SEED: of every schedule
+  int threads = 1;    // MOE_SIMT_THREADS: host threads that run the blocks of one launch
 };
 
 Settings& settings();

@@ -13,6 +13,7 @@ using namespace simt;
 namespace {
 
 constexpr int kVersion = 13000;
+constexpr int kClockKilohertz = 1'000'000;
 
 int compute_capability(int device) {
   const int first = settings().first_compute_capability;
@@ -85,7 +86,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   properties->multiProcessorCount = settings().multiprocessors;
   properties->pciBusID = device + 1;
   properties->memoryBusWidth = 5120;
-  properties->l2CacheSize = limits.l2_bytes;
+  properties->l2CacheSize = settings().l2;
   properties->memoryPoolsSupported = 1;
   properties->clusterLaunch = limits.clusters ? 1 : 0;
   return cudaSuccess;
@@ -107,6 +108,9 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
       break;
     case cudaDevAttrMaxRegistersPerBlock:
       *value = all.regsPerBlock;
+      break;
+    case cudaDevAttrClockRate:
+      *value = kClockKilohertz;
       break;
     case cudaDevAttrMultiProcessorCount:
       *value = all.multiProcessorCount;

@@ -12,7 +12,6 @@ struct DeviceLimits {
   size_t shared_per_block, shared_per_block_opt_in, shared_per_multiprocessor, shared_reserved;
   int registers, threads_per_block, threads_per_multiprocessor, blocks_per_multiprocessor;
   int block_size[3], grid_size[3];
-  int l2_bytes;
   bool clusters;
 };
 
@@ -29,7 +28,6 @@ inline DeviceLimits device_limits() {
           .blocks_per_multiprocessor = 32,
           .block_size = {1024, 1024, 64},
           .grid_size = {2147483647, 65535, 65535},
-          .l2_bytes = static_cast<int>((hopper ? 50 : 40) * kKibi * kKibi),
           .clusters = hopper};
 }
 
