@@ -6,6 +6,10 @@ import type { DeviceName } from '../src/tensor.ts';
 import { groupBy } from './group-by.ts';
 import { type LayerShape, ownActivation, type Pass, parseShape, shapeName } from './shapes.ts';
 
+/** Where a run finds the weights: in memory, or where the run before has left them. */
+export const CACHE_MODES = ['cold', 'warm'] as const;
+export type CacheMode = (typeof CACHE_MODES)[number];
+
 /** One thing to measure. */
 export interface BenchCase extends LayerShape {
   /** What the shape is called. */
@@ -16,6 +20,8 @@ export interface BenchCase extends LayerShape {
   readonly threads: number;
   /** Whether a GPU rounds float32 operands to tf32. */
   readonly tf32?: true;
+  /** On a GPU always `warm`. */
+  readonly cache: CacheMode;
 }
 
 export interface Sweep {
@@ -25,6 +31,7 @@ export interface Sweep {
   readonly passes: readonly Pass[];
   readonly device: DeviceName;
   readonly tf32: boolean;
+  readonly caches: readonly CacheMode[];
 }
 
 export interface NamedShape extends LayerShape {
@@ -55,18 +62,34 @@ export function caseKey(one: BenchCase): string {
   const { shape, tokens, activation, dtype, pass, device, threads, tf32 } = one;
   const layer = [shape, `T${tokens}`, ...(activation === ownActivation(shape) ? [] : [activation])];
   const count = threads === 1 ? '1 thread' : `${threads} threads`;
-  return [...layer, dtype, ...(tf32 ? ['tf32'] : []), pass, device, count].join(' ');
+  return [
+    ...layer,
+    dtype,
+    ...(tf32 ? ['tf32'] : []),
+    pass,
+    device,
+    count,
+    ...(isWarm(one) ? ['warm'] : []),
+  ].join(' ');
+}
+
+/** Where it could have been cold. */
+export function isWarm({ cache, device }: BenchCase): boolean {
+  return cache === 'warm' && device === 'cpu';
 }
 
 /** The product of a sweep's values; what it names twice counts once. */
-export function expandSweep({ shapes, dtypes, threads, passes, device, tf32 }: Sweep): BenchCase[] {
+export function expandSweep({ shapes, dtypes, threads, passes, device, tf32, caches }: Sweep): BenchCase[] {
+  const modes = device === 'cpu' ? caches : (['warm'] as const);
   const cases = shapes.flatMap(shape =>
     dtypes.flatMap(dtype =>
       threads.flatMap(count =>
-        passes.map(pass => ({
-          ...{ ...shape, dtype, device, pass, threads: count },
-          ...(tf32 && dtype === 'float32' && device !== 'cpu' && { tf32 }),
-        })),
+        passes.flatMap(pass =>
+          modes.map(cache => ({
+            ...{ ...shape, dtype, device, pass, threads: count, cache },
+            ...(tf32 && dtype === 'float32' && device !== 'cpu' && { tf32 }),
+          })),
+        ),
       ),
     ),
   );

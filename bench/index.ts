@@ -6,16 +6,23 @@ import { getFloat32Matmul, getThreads, setThreads } from '../src/device.ts';
 import { describe, FLOAT_DTYPES, type FloatDType } from '../src/dtype.ts';
 import { badArgument } from '../src/errors.ts';
 import { checkDevice, type DeviceName } from '../src/tensor.ts';
-import { type BenchCase, expandSweep, groupByLayer, parseShapes } from './campaign.ts';
-import type { MeasureOptions } from './measure.ts';
+import {
+  type BenchCase,
+  CACHE_MODES,
+  type CacheMode,
+  expandSweep,
+  groupByLayer,
+  parseShapes,
+} from './campaign.ts';
 import type { BenchResult } from './result.ts';
+import { type RoundOptions, withDefaults } from './rounds.ts';
 import { checkLayerFits, runBench } from './run.ts';
 import { PASSES, type Pass } from './shapes.ts';
 
 export type { BenchResult } from './result.ts';
 export { WrongResult } from './run.ts';
 export type { LayerShape, Pass } from './shapes.ts';
-export type { BenchCase, DeviceName, FloatDType };
+export type { BenchCase, CacheMode, DeviceName, FloatDType };
 
 /** Every combination of these is measured. */
 export interface BenchRequest {
@@ -33,8 +40,17 @@ export interface BenchRequest {
   readonly threads?: readonly number[];
   /** Default `cpu`. */
   readonly device?: DeviceName;
+  /**
+   * `cold`: copies of the layer by turns, so that weights come from memory; `warm`: from where the run before has left them.
+   * Default `cold`. On a GPU always `warm`.
+   */
+  readonly caches?: readonly CacheMode[];
   /** Milliseconds that the runs of a case take together at least. Default 2000. */
   readonly minTimeMs?: number;
+  /** Milliseconds after which a case ends, precise or not. Default five times the least. */
+  readonly maxTimeMs?: number;
+  /** The width of a median's interval to reach, in percent of the median. Default 2. */
+  readonly precision?: number;
 }
 
 /**
@@ -42,17 +58,19 @@ export interface BenchRequest {
  * @throws MoeError ERR_INVALID_ARGUMENT, ERR_UNSUPPORTED or ERR_OUT_OF_MEMORY at the call; WrongResult while iterating
  */
 export function bench(request: BenchRequest = {}): AsyncGenerator<BenchResult> {
-  const { minTimeMs = 2000 } = request;
-  if (!(minTimeMs > 0 && minTimeMs < Infinity))
-    throw badArgument('ERR_INVALID_ARGUMENT', 'minTimeMs', 'a positive number', describe(minTimeMs));
+  const asked = withDefaults(request);
+  for (const [name, value] of Object.entries(asked))
+    if (!(value > 0 && value < Infinity))
+      throw badArgument('ERR_INVALID_ARGUMENT', name, 'a positive number', describe(value));
   const layers = groupByLayer(casesOf(request));
   for (const layer of layers) checkLayerFits(layer);
-  return measureLayers(layers, { minTimeMs });
+  return measureLayers(layers, asked);
 }
 
 function casesOf(request: BenchRequest): BenchCase[] {
   const { shapes = ['mixtral-mini'], tokens, activation, device = 'cpu' } = request;
   const { dtypes = ['float32'], passes = ['both'], threads = [getThreads()] } = request;
+  const { caches = ['cold'] } = request;
   checkDevice('device', device);
   return expandSweep({
     shapes: parseShapes('shapes', shapes, {
@@ -62,6 +80,7 @@ function casesOf(request: BenchRequest): BenchCase[] {
     dtypes: dtypes.map(dtype => checkOneOf('dtypes', dtype, FLOAT_DTYPES)),
     threads: threads.map(count => checkInteger('threads', count, 1, 1024)),
     passes: passes.map(pass => checkOneOf('passes', pass, PASSES)),
+    caches: caches.map(mode => checkOneOf('caches', mode, CACHE_MODES)),
     device,
     tf32: getFloat32Matmul() === 'tf32',
   });
@@ -69,7 +88,7 @@ function casesOf(request: BenchRequest): BenchCase[] {
 
 async function* measureLayers(
   layers: readonly BenchCase[][],
-  options: MeasureOptions,
+  options: RoundOptions,
 ): AsyncGenerator<BenchResult> {
   const threads = getThreads();
   try {

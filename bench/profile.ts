@@ -79,7 +79,7 @@ export async function* runProfile(options: ProfileOptions): AsyncGenerator<Profi
   };
   trimMemory();
   for (const pass of passes) {
-    const { runs, touchedExperts } = await record(measuredPass(workload, pass), options);
+    const { runs, touchedExperts } = await record(measuredPass([workload], pass), options);
     const elementBytes = DTYPES[dtype].bytes;
     const costs = stageCosts({ shape, elementBytes, touchedExperts, saves: pass !== 'forward' });
     const { threads, instructionSet } = backendInfo();

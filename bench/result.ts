@@ -2,9 +2,9 @@
 
 import type { BenchCase } from './campaign.ts';
 import type { Ceilings } from './ceilings.ts';
-import type { Timing } from './measure.ts';
+import type { RoundOptions, RoundTiming } from './rounds.ts';
 
-export interface BenchResult extends BenchCase, Timing, Partial<Ceilings> {
+export interface BenchResult extends BenchCase, RoundTiming, RoundOptions, Partial<Ceilings> {
   /** Floating-point operations of the experts' matmuls. */
   readonly flops: number;
   /** Bytes that cannot be avoided. */
@@ -13,6 +13,10 @@ export interface BenchResult extends BenchCase, Timing, Partial<Ceilings> {
   readonly tflops: number;
   /** The least time that this machine's ceilings allow, measured just before; of the CPU alone, as the ceilings are. */
   readonly floorMs?: number;
+  /** Copies of the layer that runs took by turns; one where `cache` is `warm`. */
+  readonly copies: number;
+  /** The most bytes of native memory at once in a run: tensors, the layer among them, and workspaces; of the CPU alone. */
+  readonly peakBytes?: number;
   /** Rows that each expert gets. */
   readonly expertLoad: readonly number[];
   readonly instructionSet: string;

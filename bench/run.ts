@@ -3,20 +3,24 @@
 import type { Comparison } from '../src/compare.ts';
 import { backendInfo, setThreads, synchronize, trimMemory } from '../src/device.ts';
 import { DTYPES } from '../src/dtype.ts';
+import { native } from '../src/native.ts';
 import type { MoeGradients } from '../src/ops/moe.ts';
 import { packageVersion } from '../src/package.ts';
 import type { BenchCase } from './campaign.ts';
 import { type Ceilings, floorMs, measureCeilings } from './ceilings.ts';
 import { checkWorkload } from './check.ts';
+import { Copies, copiesFor } from './copies.ts';
 import { groupBy } from './group-by.ts';
-import { letSignalsIn, type Measured, type MeasureOptions, measure, type Timing } from './measure.ts';
+import { lastLevelCacheBytes } from './last-level-cache.ts';
+import { letSignalsIn, type Measured, timeOnce } from './measure.ts';
 import { checkMemory } from './memory.ts';
 import { processorName } from './processor.ts';
 import type { BenchResult } from './result.ts';
-import { bytes, flops, type Pass } from './shapes.ts';
+import { measureInRounds, type RoundOptions, type RoundTiming, withDefaults } from './rounds.ts';
+import { bytes, flops, type Pass, weightCount } from './shapes.ts';
 import { disposeForward, disposeGradients, Workload, type WorkloadForward } from './workload.ts';
 
-export interface BenchOptions extends MeasureOptions {
+export interface BenchOptions extends Partial<RoundOptions> {
   /** Called before each case is checked or measured. */
   readonly onCase?: (next: BenchCase) => void;
 }
@@ -59,13 +63,57 @@ export async function* runBench(
     await checkResult(workload, needsBackward(group));
     const ceilings = device === 'cpu' ? measureCeilings(dtype) : undefined;
     trimMemory();
-    const expertLoad = loadOfExperts(workload);
-    for (const one of group) {
-      options.onCase?.(one);
-      const timing = await measure(measuredPass(workload, one.pass), options);
-      yield resultOf(one, timing, ceilings, expertLoad);
-    }
+    yield* timeGroup(workload, group, ceilings, options);
   }
+}
+
+/** Times cases that share a layer and a number of threads. */
+async function* timeGroup(
+  workload: Workload,
+  group: readonly BenchCase[],
+  ceilings: Ceilings | undefined,
+  { onCase, ...options }: BenchOptions,
+): AsyncGenerator<BenchResult> {
+  const { shape, dtype, device } = workload;
+  const asked = withDefaults(options);
+  const expertLoad = loadOfExperts(workload);
+  const peaks = device === 'cpu' ? group.map(({ pass }) => peakOf(workload, pass)) : [];
+  const count = group.some(({ cache }) => cache === 'cold') ? countCopies(workload, expertLoad) : 1;
+  using copies = new Copies(workload, count, () => new Workload(shape, dtype, device));
+  const contestants = group.map((one, i) => {
+    const cost = costOf(one, expertLoad);
+    const layers = one.cache === 'cold' ? copies.layers : [workload];
+    return {
+      ...{ one, cost, copies: layers.length, peakBytes: peaks[i], pass: measuredPass(layers, one.pass) },
+      ...(ceilings && { ruler: rulerFor(cost, ceilings) }),
+    };
+  });
+  for await (const [{ pass, ruler, one, ...known }, timing] of measureInRounds(
+    contestants,
+    asked,
+    ({ one }) => onCase?.(one),
+  ))
+    yield resultOf(one, { ...timing, ...asked }, ceilings, { ...known, expertLoad });
+}
+
+/** What limits the pass decides what it is held against. */
+function rulerFor(cost: Cost, { flopsPerSecond, bytesPerSecond }: Ceilings): () => number {
+  const readsMemory = cost.bytes / bytesPerSecond > cost.flops / flopsPerSecond;
+  return () => native.ruler(readsMemory);
+}
+
+/** Of one run, by itself. */
+function peakOf(workload: Workload, pass: Pass): number {
+  native.restartPeak();
+  timeOnce(measuredPass([workload], pass));
+  workload.dropForward();
+  return native.restartPeak();
+}
+
+function countCopies({ shape, dtype }: Workload, expertLoad: readonly number[]): number {
+  const all = weightCount(shape) * DTYPES[dtype].bytes;
+  const read = (all / shape.experts) * touched(expertLoad);
+  return copiesFor({ all, read }, lastLevelCacheBytes(), process.availableMemory());
 }
 
 function needsBackward(cases: readonly BenchCase[]): boolean {
@@ -79,22 +127,37 @@ export async function checkResult(workload: Workload, backward: boolean): Promis
   trimMemory();
 }
 
+interface Cost {
+  readonly flops: number;
+  readonly bytes: number;
+}
+
+function costOf(one: BenchCase, expertLoad: readonly number[]): Cost {
+  const { pass, dtype } = one;
+  return { flops: flops(one, pass), bytes: bytes(one, pass, DTYPES[dtype].bytes, touched(expertLoad)) };
+}
+
+function touched(expertLoad: readonly number[]): number {
+  return expertLoad.filter(rows => rows > 0).length;
+}
+
+type Known = Pick<BenchResult, 'copies' | 'peakBytes' | 'expertLoad'> & { readonly cost: Cost };
+
 function resultOf(
   one: BenchCase,
-  timing: Timing,
+  timing: RoundTiming & RoundOptions,
   ceilings: Ceilings | undefined,
-  expertLoad: readonly number[],
+  { cost, ...known }: Known,
 ): BenchResult {
   const { shape, dtype, device, pass, threads, tf32, ...layer } = one;
-  const touchedExperts = expertLoad.filter(rows => rows > 0).length;
-  const cost = { flops: flops(one, pass), bytes: bytes(one, pass, DTYPES[dtype].bytes, touchedExperts) };
   return {
     ...{ shape, dtype, device, pass, threads, ...(tf32 && { tf32 }) },
     ...timing,
     ...{ ...cost, tflops: cost.flops / (timing.medianMs * 1e9) },
     ...(ceilings && { floorMs: floorMs(cost, ceilings), ...ceilings }),
     ...layer,
-    ...{ expertLoad, instructionSet: backendInfo().instructionSet },
+    ...known,
+    ...{ instructionSet: backendInfo().instructionSet },
     ...{ processor: processorName(), version: packageVersion() },
     date: new Date().toISOString(),
   };
@@ -112,32 +175,37 @@ export interface MeasuredPass extends Measured {
   made(): { readonly forward: WorkloadForward; readonly gradients?: MoeGradients };
 }
 
-/** What is timed in a pass: `backward` runs after a forward pass that is not timed. */
-export function measuredPass(workload: Workload, pass: Pass): MeasuredPass {
+/** What is timed in a pass, on each of equal layers in turn: `backward` runs after a forward pass that is not timed. */
+export function measuredPass(layers: readonly Workload[], pass: Pass): MeasuredPass {
+  let at = 0;
   let forward: WorkloadForward | undefined;
   let gradients: MoeGradients | undefined;
   const runForward = () => {
-    forward = workload.forward(pass === 'forward' ? 'nothing' : 'activations');
+    forward = layers[at]!.forward(pass === 'forward' ? 'nothing' : 'activations');
+  };
+  const keepForward = () => {
+    forward = layers[at]!.keptForward();
   };
   const runBackward = () => {
-    gradients = workload.backward(forward!.saved!);
+    gradients = layers[at]!.backward(forward!.saved!);
   };
   const steps = {
     forward: { untimed: [], timed: [runForward] },
-    backward: { untimed: [runForward], timed: [runBackward] },
+    backward: { untimed: [keepForward], timed: [runBackward] },
     both: { untimed: [], timed: [runForward, runBackward] },
   }[pass];
   const toTheEnd = (calls: readonly (() => void)[]) => () => {
     for (const call of calls) call();
-    synchronize(workload.device);
+    synchronize(layers[at]!.device);
   };
   return {
     prepare: toTheEnd(steps.untimed),
     run: toTheEnd(steps.timed),
     made: () => ({ forward: forward!, gradients }),
     clear: () => {
-      disposeForward(forward!);
+      if (pass !== 'backward') disposeForward(forward!);
       if (gradients) disposeGradients(gradients);
+      at = (at + 1) % layers.length;
     },
   };
 }

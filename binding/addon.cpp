@@ -10,6 +10,7 @@
 #include "cpu/ceilings.h"
 #include "cpu/kernels.h"
 #include "cpu/memory.h"
+#include "cpu/ruler.h"
 #include "cpu/stages.h"
 #include "cpu/thread_pool.h"
 #include "ops/gpus.h"
@@ -86,6 +87,10 @@ Napi::Value trim_pool(const Napi::CallbackInfo& call) {
   return call.Env().Undefined();
 }
 
+Napi::Value restart_peak(const Napi::CallbackInfo& call) {
+  return Napi::Number::New(call.Env(), static_cast<double>(cpu::restart_peak()));
+}
+
 Napi::Value set_threads(const Napi::CallbackInfo& call) {
   cpu::ThreadPool::instance().set_threads(call[0].As<Napi::Number>().Int32Value());
   return call.Env().Undefined();
@@ -111,6 +116,12 @@ Napi::Value ceilings(const Napi::CallbackInfo& call) {
   result.Set("flops", found.flops);
   result.Set("bytes", found.bytes);
   return result;
+}
+
+Napi::Value ruler(const Napi::CallbackInfo& call) {
+  const bool memory = call[0].As<Napi::Boolean>();
+  return Napi::Number::New(call.Env(),
+                           cpu::ruler(memory ? cpu::RulerKind::memory : cpu::RulerKind::arithmetic));
 }
 
 Napi::Value start_stages(const Napi::CallbackInfo& call) {
@@ -154,11 +165,13 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("info", Napi::Function::New(env, guarded<info>));
   exports.Set("memory", Napi::Function::New(env, guarded<memory>));
   exports.Set("trimPool", Napi::Function::New(env, guarded<trim_pool>));
+  exports.Set("restartPeak", Napi::Function::New(env, guarded<restart_peak>));
   exports.Set("setThreads", Napi::Function::New(env, guarded<set_threads>));
   exports.Set("getThreads", Napi::Function::New(env, guarded<get_threads>));
   exports.Set("setFloat32Matmul", Napi::Function::New(env, guarded<set_float32_matmul>));
   exports.Set("getFloat32Matmul", Napi::Function::New(env, guarded<get_float32_matmul>));
   exports.Set("ceilings", Napi::Function::New(env, guarded<ceilings>));
+  exports.Set("ruler", Napi::Function::New(env, guarded<ruler>));
   exports.Set("startStages", Napi::Function::New(env, guarded<start_stages>));
   exports.Set("endStages", Napi::Function::New(env, guarded<end_stages>));
   exports.Set("synchronize", Napi::Function::New(env, guarded<synchronize>));

@@ -28,7 +28,7 @@ export const load: Load = async (task, folder) => {
   for (const [name, tensor] of Object.entries(layerTensors(workload)))
     writeFloats(folder, name, await tensor.float32());
   trimMemory();
-  const measured = measuredPass(workload, pass);
+  const measured = measuredPass([workload], pass);
   return {
     ...{ version: packageVersion(), threads },
     run: () => measured.run(),

@@ -1,6 +1,7 @@
 // What the options of `moe-kernels bench` ask for.
 
-import { type BenchCase, expandSweep, parseShapes } from '../../bench/campaign.ts';
+import { type BenchCase, CACHE_MODES, expandSweep, parseShapes } from '../../bench/campaign.ts';
+import { type RoundOptions, withDefaults } from '../../bench/rounds.ts';
 import { PASSES } from '../../bench/shapes.ts';
 import { ACTIVATIONS } from '../activation.ts';
 import { checkOneOf } from '../check.ts';
@@ -8,7 +9,7 @@ import { getThreads } from '../device.ts';
 import { FLOAT_DTYPES } from '../dtype.ts';
 import { checkDevice, type DeviceName } from '../tensor.ts';
 import { readPlan } from './bench-plan.ts';
-import { parseCounts, parseList } from './option-values.ts';
+import { checkPositive, parseCounts, parseList } from './option-values.ts';
 
 /** Options as they stand on the command line. */
 export interface BenchCommandOptions {
@@ -20,7 +21,10 @@ export interface BenchCommandOptions {
   device: DeviceName;
   tf32?: boolean;
   threads?: string;
+  cache: string;
   minTime: string;
+  maxTime?: string;
+  precision: string;
   out?: string;
   plan?: string;
   baseline?: string;
@@ -59,6 +63,20 @@ export function parseCases(options: BenchCommandOptions, nameOf: NameOf): BenchC
     dtypes: parseList(nameOf('dtype'), options.dtype, FLOAT_DTYPES),
     threads: threads === undefined ? [getThreads()] : parseCounts(nameOf('threads'), threads, 1024),
     passes: parseList(nameOf('pass'), options.pass, PASSES),
+    caches: parseList(nameOf('cache'), options.cache, CACHE_MODES),
     ...{ device, tf32 },
+  });
+}
+
+export function parseRounds(
+  { minTime, maxTime, precision }: BenchCommandOptions,
+  nameOf: NameOf,
+): RoundOptions {
+  const milliseconds = (option: 'minTime' | 'maxTime', text: string) =>
+    1000 * checkPositive(nameOf(option), text);
+  return withDefaults({
+    minTimeMs: milliseconds('minTime', minTime),
+    ...(maxTime !== undefined && { maxTimeMs: milliseconds('maxTime', maxTime) }),
+    precision: checkPositive(nameOf('precision'), precision),
   });
 }

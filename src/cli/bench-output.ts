@@ -1,5 +1,6 @@
 // What `moe-kernels bench` prints once all is measured: a table for each layer in 80 columns for people, or CSV.
 
+import { isWarm } from '../../bench/campaign.ts';
 import { groupBy } from '../../bench/group-by.ts';
 import { SCALAR_FIELDS } from '../../bench/result-file.ts';
 import { isNamed } from '../../bench/shapes.ts';
@@ -16,6 +17,8 @@ export function printResults(results: readonly ComparedResult[], { csv }: { csv:
 
 function printTables(results: readonly ComparedResult[]): void {
   printLine('Checked first. floor: the least time possible here, as a share of the median.');
+  if (results.some(({ imprecise }) => imprecise))
+    printLine('~: out of time before the interval was as narrow as --precision asks.');
   const compared = results.some(({ baseline }) => baseline !== undefined);
   for (const group of groupBy(results, describeLayer)) {
     printLine(`\n${describeLayer(group[0]!)}`);
@@ -27,14 +30,14 @@ function printTables(results: readonly ComparedResult[]): void {
 function describeLayer(result: ComparedResult): string {
   const { shape, hidden, intermediate, experts, topK, activation, device, instructionSet } = result;
   const sizes = `H ${hidden}, I ${intermediate}, E ${experts}, K ${topK}`;
-  return `${isNamed(shape) ? `${shape}: ` : ''}${sizes}, ${activation}, ${device} (${instructionSet})`;
+  return `${isNamed(shape) ? `${shape}: ` : ''}${sizes}, ${activation}, ${device}${isWarm(result) ? ' warm' : ''} (${instructionSet})`;
 }
 
 function tableRow({ tokens, dtype, pass, threads, ...rest }: ComparedResult): string[] {
-  const { medianMs, lowMs, highMs, tflops, floorMs, baseline } = rest;
+  const { medianMs, lowMs, highMs, imprecise, tflops, floorMs, baseline } = rest;
   return [
     `T${tokens} ${dtype} ${pass} ×${threads}`,
-    `${milliseconds(medianMs)} (${milliseconds(lowMs)}–${milliseconds(highMs)})`,
+    `${imprecise ? '~' : ''}${milliseconds(medianMs)} (${milliseconds(lowMs)}–${milliseconds(highMs)})`,
     tflops.toPrecision(3),
     floorMs === undefined ? '–' : `${((100 * floorMs) / medianMs).toFixed(0)} %`,
     ...(baseline ? [`${digits(baseline.ratio, 3, 2)} ${baseline.verdict}`] : []),
