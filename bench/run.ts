@@ -85,7 +85,7 @@ async function* timeGroup(
     const layers = one.cache === 'cold' ? copies.layers : [workload];
     return {
       ...{ one, cost, copies: layers.length, peakBytes: peaks[i], pass: measuredPass(layers, one.pass) },
-      ...(ceilings && { ruler: rulerFor(cost, ceilings) }),
+      ...(device === 'cpu' && { ruler: native.ruler }),
     };
   });
   for await (const [{ pass, ruler, one, ...known }, timing] of measureInRounds(
@@ -94,12 +94,6 @@ async function* timeGroup(
     ({ one }) => onCase?.(one),
   ))
     yield resultOf(one, { ...timing, ...asked }, ceilings, { ...known, expertLoad });
-}
-
-/** What limits the pass decides what it is held against. */
-function rulerFor(cost: Cost, { flopsPerSecond, bytesPerSecond }: Ceilings): () => number {
-  const readsMemory = cost.bytes / bytesPerSecond > cost.flops / flopsPerSecond;
-  return () => native.ruler(readsMemory);
 }
 
 /** Of one run, by itself. */

@@ -119,9 +119,7 @@ Napi::Value ceilings(const Napi::CallbackInfo& call) {
 }
 
 Napi::Value ruler(const Napi::CallbackInfo& call) {
-  const bool memory = call[0].As<Napi::Boolean>();
-  return Napi::Number::New(call.Env(),
-                           cpu::ruler(memory ? cpu::RulerKind::memory : cpu::RulerKind::arithmetic));
+  return Napi::Number::New(call.Env(), cpu::ruler());
 }
 
 Napi::Value start_stages(const Napi::CallbackInfo& call) {

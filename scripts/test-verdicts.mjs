@@ -13,7 +13,7 @@ const { values } = parseArgs({
     percent: { type: 'string', default: '50' },
     bench: {
       type: 'string',
-      default: '--shape 64,512,1024,8,2 --dtype bfloat16 --pass forward --min-time 2 --max-time 6',
+      default: '--shape 64,512,1024,8,2 --dtype bfloat16 --pass forward --min-time 2 --max-time 12',
     },
   },
 });

@@ -101,8 +101,8 @@ export type Native = Record<NativeOp, (args: NativeArgs) => void> & {
   getFloat32Matmul(): number;
   /** What the CPU reaches at most with every thread, measured for `seconds` each: FLOP/s of products of a dtype, bytes/s read. */
   ceilings(dtype: number, seconds: number): { readonly flops: number; readonly bytes: number };
-  /** Milliseconds that fixed work takes on every thread: reading memory, or arithmetic. */
-  ruler(memory: boolean): number;
+  /** Milliseconds that fixed work takes on every thread, arithmetic and reading memory. */
+  ruler(): number;
   /** From here to `endStages`, the CPU queues of the process note when each op and each of its stages begins and ends. */
   startStages(): void;
   /** Ends the recording. Ops that have not ended by then are not in it. */
