@@ -84,6 +84,14 @@ function emulatedProjects() {
     {
       test: {
         ...shared,
+        name: 'slowed down',
+        include: ['test/simt/slowdown.test.ts'],
+        env: { ...env, MOE_KERNELS_BINARY: EMULATED },
+      },
+    },
+    {
+      test: {
+        ...shared,
         name: 'cuda:0 emulated, every kernel',
         include: ['test/simt/every-kernel.test.ts'],
         globalSetup: 'test/simt/forget-launches.ts',

@@ -11,6 +11,10 @@ import type { RouterName } from './layer-design.ts';
 import { type LayerShape, ownActivation, type Pass, parseShape, shapeName } from './shapes.ts';
 import { passOf, type Stage } from './stages.ts';
 
+/** Where a run finds the weights: in memory, or where the run before has left them. */
+export const CACHE_MODES = ['cold', 'warm'] as const;
+export type CacheMode = (typeof CACHE_MODES)[number];
+
 /** One thing to measure. */
 export interface BenchCase extends NamedShape {
   readonly dtype: FloatDType;
@@ -24,6 +28,8 @@ export interface BenchCase extends NamedShape {
   readonly tf32?: true;
   /** Whether the pass is launched as a captured graph. */
   readonly graph?: true;
+  /** On a GPU always `warm`. */
+  readonly cache: CacheMode;
 }
 
 /** Passes launched op by op, as captured graphs, or each way. */
@@ -40,6 +46,7 @@ export interface Sweep {
   readonly device: DeviceName;
   readonly tf32: boolean;
   readonly graph: GraphChoice;
+  readonly caches: readonly CacheMode[];
 }
 
 /** A shape with its name, and how it is routed. */
@@ -79,7 +86,15 @@ export function caseKey(one: BenchCase): string {
     ...[router, skew].filter(part => part !== undefined),
   ];
   const count = threads === 1 ? '1 thread' : `${threads} threads`;
-  return [...layer, dtype, ...(tf32 ? ['tf32'] : []), partName(one), device, count].join(' ');
+  return [
+    ...[...layer, dtype, ...(tf32 ? ['tf32'] : []), partName(one), device, count],
+    ...(isWarm(one) ? ['warm'] : []),
+  ].join(' ');
+}
+
+/** Where it could have been cold. */
+export function isWarm({ cache, device }: Pick<BenchCase, 'cache' | 'device'>): boolean {
+  return cache === 'warm' && device === 'cpu';
 }
 
 /**
@@ -97,17 +112,20 @@ const LAUNCHES = { off: [{}], on: [{ graph: true }], both: [{}, { graph: true }]
 
 /** The product of a sweep's values; what it names twice counts once. */
 export function expandSweep(sweep: Sweep): BenchCase[] {
-  const { shapes, dtypes, threads, passes, stages, device, tf32, graph } = sweep;
+  const { shapes, dtypes, threads, passes, stages, device, tf32, graph, caches } = sweep;
   const parts = stages?.map(stage => ({ pass: passOf(stage), stage })) ?? passes.map(pass => ({ pass }));
+  const modes = device === 'cpu' ? caches : (['warm'] as const);
   const cases = shapes.flatMap(shape =>
     dtypes.flatMap(dtype =>
       threads.flatMap(count =>
         parts.flatMap(part =>
-          LAUNCHES[graph].map(launch => ({
-            ...{ ...shape, dtype, device, ...part, threads: count },
-            ...(tf32 && dtype === 'float32' && device !== 'cpu' && { tf32 }),
-            ...launch,
-          })),
+          modes.flatMap(cache =>
+            LAUNCHES[graph].map(launch => ({
+              ...{ ...shape, dtype, device, ...part, threads: count, cache },
+              ...(tf32 && dtype === 'float32' && device !== 'cpu' && { tf32 }),
+              ...launch,
+            })),
+          ),
         ),
       ),
     ),

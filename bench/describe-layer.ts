@@ -11,5 +11,5 @@ export function describeSizes(layer: Omit<NamedShape, 'shape' | 'tokens'>): stri
 
 /** What of the layer is measured, and how it is launched. */
 export function partName({ pass, stage, graph }: Pick<BenchCase, 'pass' | 'stage' | 'graph'>): string {
-  return `${stage ?? pass}${graph ? ' as a graph' : ''}`;
+  return `${stage ?? pass}${graph ? ' graph' : ''}`;
 }

@@ -8,14 +8,16 @@ import { badArgument } from '../src/errors.ts';
 import { checkDevice, type DeviceName } from '../src/tensor.ts';
 import {
   type BenchCase,
+  CACHE_MODES,
+  type CacheMode,
   checkGraph,
   expandSweep,
   type GraphChoice,
   groupByLayer,
   parseShapes,
 } from './campaign.ts';
-import type { MeasureOptions } from './measure.ts';
 import type { BenchResult } from './result.ts';
+import { type RoundOptions, withDefaults } from './rounds.ts';
 import { type RouterChoice, withRouters, withSkews } from './routed-shapes.ts';
 import { checkLayerFits, runBench } from './run.ts';
 import type { Pass } from './shapes.ts';
@@ -26,7 +28,7 @@ export type { RouterChoice } from './routed-shapes.ts';
 export { WrongResult } from './run.ts';
 export type { LayerShape, Pass } from './shapes.ts';
 export type { Stage } from './stages.ts';
-export type { BenchCase, DeviceName, FloatDType, GraphChoice };
+export type { BenchCase, CacheMode, DeviceName, FloatDType, GraphChoice };
 
 /** Every combination of these is measured. */
 export interface BenchRequest {
@@ -55,8 +57,17 @@ export interface BenchRequest {
   readonly device?: DeviceName;
   /** On a GPU: whether a pass is launched op by op, as a captured graph (`on`), or each way (`both`). Default `off`. */
   readonly graph?: GraphChoice;
+  /**
+   * `cold`: copies of the layer by turns, so that weights come from memory; `warm`: from where the run before has left them.
+   * Default `cold`. On a GPU always `warm`.
+   */
+  readonly caches?: readonly CacheMode[];
   /** Milliseconds that the runs of a case take together at least. Default 2000. */
   readonly minTimeMs?: number;
+  /** Milliseconds after which a case ends, precise or not. Default five times the least. */
+  readonly maxTimeMs?: number;
+  /** The width of a median's interval to reach, in percent of the median. Default 2. */
+  readonly precision?: number;
 }
 
 /**
@@ -64,17 +75,19 @@ export interface BenchRequest {
  * @throws MoeError ERR_INVALID_ARGUMENT, ERR_UNSUPPORTED or ERR_OUT_OF_MEMORY at the call; WrongResult while iterating
  */
 export function bench(request: BenchRequest = {}): AsyncGenerator<BenchResult> {
-  const { minTimeMs = 2000 } = request;
-  if (!(minTimeMs > 0 && minTimeMs < Infinity))
-    throw badArgument('ERR_INVALID_ARGUMENT', 'minTimeMs', 'a positive number', describe(minTimeMs));
+  const asked = withDefaults(request);
+  for (const [name, value] of Object.entries(asked))
+    if (!(value > 0 && value < Infinity))
+      throw badArgument('ERR_INVALID_ARGUMENT', name, 'a positive number', describe(value));
   const layers = groupByLayer(casesOf(request));
   for (const layer of layers) checkLayerFits(layer);
-  return measureLayers(layers, { minTimeMs });
+  return measureLayers(layers, asked);
 }
 
 function casesOf(request: BenchRequest): BenchCase[] {
   const { shapes = ['mixtral-mini'], tokens, activation, routers, skews, device = 'cpu' } = request;
   const { dtypes = ['float32'], passes, stages, threads = [getThreads()] } = request;
+  const { caches = ['cold'], graph = 'off' } = request;
   checkDevice('device', device);
   const sized = parseShapes('shapes', shapes, {
     ...(tokens && { tokens: tokens.map(count => checkInteger('tokens', count, 1)) }),
@@ -85,15 +98,16 @@ function casesOf(request: BenchRequest): BenchCase[] {
     dtypes: dtypes.map(dtype => checkOneOf('dtypes', dtype, FLOAT_DTYPES)),
     threads: threads.map(count => checkInteger('threads', count, 1, 1024)),
     ...partsOf({ pass: 'passes', stage: 'stages' }, passes, stages),
+    caches: caches.map(mode => checkOneOf('caches', mode, CACHE_MODES)),
     device,
     tf32: getFloat32Matmul() === 'tf32',
-    graph: checkGraph('graph', request.graph ?? 'off', device),
+    graph: checkGraph('graph', graph, device),
   });
 }
 
 async function* measureLayers(
   layers: readonly BenchCase[][],
-  options: MeasureOptions,
+  options: RoundOptions,
 ): AsyncGenerator<BenchResult> {
   const threads = getThreads();
   try {

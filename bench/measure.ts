@@ -35,17 +35,22 @@ export interface Measured {
 
 const WARM_UP_RUNS = 2;
 
+export function warmUp(measured: Measured): void {
+  for (let i = 0; i < WARM_UP_RUNS; i++) timeOnce(measured);
+}
+
+export function timeOnce({ prepare, run, clear, time = timeToReturn }: Measured): number {
+  prepare();
+  const elapsed = time(run);
+  clear();
+  return elapsed;
+}
+
 export async function measure(
-  { prepare, run, clear, time = timeToReturn }: Measured,
+  measured: Measured,
   { minTimeMs = 2000, minRuns = FEWEST_VALUES }: MeasureOptions = {},
 ): Promise<Timing> {
-  const once = () => {
-    prepare();
-    const elapsed = time(run);
-    clear();
-    return elapsed;
-  };
-  for (let i = 0; i < WARM_UP_RUNS; i++) once();
+  warmUp(measured);
   const times: number[] = [];
   let turned = Number.NEGATIVE_INFINITY;
   for (let total = 0; total < minTimeMs || times.length < minRuns; total += times.at(-1)!) {
@@ -53,7 +58,7 @@ export async function measure(
       await letSignalsIn();
       turned = performance.now();
     }
-    times.push(once());
+    times.push(timeOnce(measured));
   }
   return timingOf(times);
 }

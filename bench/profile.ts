@@ -10,9 +10,10 @@ import { type Ceilings, ceilingsOf, floorMs } from './ceilings.ts';
 import { type Clock, clockOf } from './clock.ts';
 import { type Machine, machineOf } from './machine.ts';
 import { type MeasureOptions, measure, type Timing, timingOf } from './measure.ts';
+import { type MeasuredPass, measuredPass } from './measured-case.ts';
 import { checkMemory } from './memory.ts';
 import { routedShape, workloadOptions } from './routed-shapes.ts';
-import { checkResult, type MeasuredPass, measuredPass } from './run.ts';
+import { checkResult } from './run.ts';
 import type { Pass } from './shapes.ts';
 import { type RecordedCall, recordCall, spanMs, withoutWholes } from './spans.ts';
 import { type StageCost, type StageCosts, stageCosts } from './stage-costs.ts';
@@ -78,7 +79,7 @@ export async function* runProfile(options: ProfileOptions): AsyncGenerator<Profi
   trimMemory();
   const load = loadOfExperts(workload);
   for (const pass of passes) {
-    const runs = await record(device, measuredPass(workload, pass), options);
+    const runs = await record(device, measuredPass([workload], pass), options);
     const costs = stageCosts({
       ...{ shape: routedShape(shape), elementBytes, saves: pass !== 'forward' },
       touchedExperts: load.filter(rows => rows > 0).length,

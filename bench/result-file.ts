@@ -42,6 +42,9 @@ export const SCALAR_FIELDS: Readonly<Record<Exclude<keyof BenchResult, 'expertLo
     flopsPerSecond: optional(isPositive),
     bytesPerSecond: optional(isPositive),
   },
+  ...{ rulers: optional(isPositive), rulersLow: optional(isPositive), rulersHigh: optional(isPositive) },
+  ...{ imprecise: optional(isFlag), minTimeMs: isPositive, maxTimeMs: isPositive, precision: isPositive },
+  ...{ cache: isText, copies: isPositive, peakBytes: optional(isPositive) },
   ...{
     tokens: isPositive,
     hidden: isPositive,

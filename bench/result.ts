@@ -4,9 +4,9 @@ import type { BenchCase } from './campaign.ts';
 import type { Ceilings } from './ceilings.ts';
 import type { Clock } from './clock.ts';
 import type { Machine } from './machine.ts';
-import type { Timing } from './measure.ts';
+import type { RoundOptions, RoundTiming } from './rounds.ts';
 
-export interface BenchResult extends BenchCase, Timing, Partial<Ceilings>, Machine {
+export interface BenchResult extends BenchCase, RoundTiming, RoundOptions, Partial<Ceilings>, Machine {
   /** What took the times. */
   readonly clock: Clock;
   /** Floating-point operations of the experts' matmuls; of a stage of its own, which may have none. */
@@ -17,6 +17,10 @@ export interface BenchResult extends BenchCase, Timing, Partial<Ceilings>, Machi
   readonly tflops: number;
   /** The least time that the device's ceilings allow, measured just before. */
   readonly floorMs?: number;
+  /** Copies of the layer that runs took by turns; one where `cache` is `warm`. */
+  readonly copies: number;
+  /** The most bytes of native memory at once in a run: tensors, the layer among them, and workspaces; of the CPU alone. */
+  readonly peakBytes?: number;
   /** Rows that each expert gets. */
   readonly expertLoad: readonly number[];
   /** When it was measured, as ISO 8601. */

@@ -1,33 +1,30 @@
-// The cases of one layer: a workload made, then with each number of threads checked against the reference and timed, pass by pass.
+// The cases of one layer: a workload made, then with each number of threads checked against the reference and timed by turns.
 
 import type { Comparison } from '../src/compare.ts';
 import { setThreads, trimMemory } from '../src/device.ts';
 import { DTYPES } from '../src/dtype.ts';
-import type { MoeGradients } from '../src/ops/moe.ts';
+import { native } from '../src/native.ts';
 import type { BenchCase } from './campaign.ts';
-import { capturedCall } from './captured-call.ts';
 import { type Ceilings, ceilingsOf, floorMs } from './ceilings.ts';
 import { checkWorkload } from './check.ts';
 import { checkStage } from './check-stage.ts';
-import { clockOf, timeOn } from './clock.ts';
+import { clockOf } from './clock.ts';
+import { Copies, copiesFor } from './copies.ts';
 import { groupBy } from './group-by.ts';
+import { lastLevelCacheBytes } from './last-level-cache.ts';
 import { machineOf } from './machine.ts';
-import { letSignalsIn, type Measured, type MeasureOptions, measure, type Timing } from './measure.ts';
+import { letSignalsIn, timeOnce } from './measure.ts';
+import { type MeasuredCase, measuredCase } from './measured-case.ts';
 import { checkMemory } from './memory.ts';
 import type { BenchResult } from './result.ts';
+import { measureInRounds, type RoundOptions, type RoundTiming, withDefaults } from './rounds.ts';
 import { routedShape, workloadOptions } from './routed-shapes.ts';
-import { bytes, flops, type Pass } from './shapes.ts';
+import { bytes, flops, weightCount } from './shapes.ts';
 import type { StageCost } from './stage-costs.ts';
 import { costOfStage, StageInputs } from './stages.ts';
-import {
-  disposeForward,
-  disposeGradients,
-  loadOfExperts,
-  Workload,
-  type WorkloadForward,
-} from './workload.ts';
+import { loadOfExperts, Workload } from './workload.ts';
 
-export interface BenchOptions extends MeasureOptions {
+export interface BenchOptions extends Partial<RoundOptions> {
   /** Called before each case is checked or measured. */
   readonly onCase?: (next: BenchCase) => void;
 }
@@ -65,40 +62,26 @@ export async function* runBench(
   options: BenchOptions = {},
 ): AsyncGenerator<BenchResult> {
   checkLayerFits(cases);
-  const { dtype, device } = cases[0]!;
-  using workload = new Workload(cases[0]!, dtype, device, workloadOptions(cases[0]!));
+  using workload = makeLayer(cases[0]!);
   for (const group of groupBy(cases, ({ threads }) => threads)) {
     setThreads(group[0]!.threads);
     options.onCase?.(group[0]!);
     await letSignalsIn();
-    const passes = group.filter(({ stage }) => stage === undefined);
-    if (passes.length > 0) await checkResult(workload, needsBackward(passes));
-    using stages = passes.length < group.length ? new StageInputs(workload) : undefined;
-    for (const { stage } of group) if (stage) refuseWrong(await checkStage(stages!, stage));
-    const ceilings = ceilingsOf(device, dtype);
-    const ofRouter = group.some(inFloat32) ? ceilingsOf(device, 'float32') : ceilings;
-    trimMemory();
-    const expertLoad = loadOfExperts(workload);
-    for (const one of group) {
-      options.onCase?.(one);
-      const measured = one.stage ? stages!.measured(one.stage) : measuredPass(workload, one.pass);
-      const timing = await timeCase(one, measured, options);
-      yield resultOf(one, timing, inFloat32(one) ? ofRouter : ceilings, expertLoad);
-    }
+    await checkCases(workload, group);
+    yield* timeCases(workload, group, options);
   }
 }
 
-/** The router's products are, whatever the layer's dtype. */
-const inFloat32 = ({ stage }: BenchCase) => stage === 'route';
+function makeLayer(one: BenchCase): Workload {
+  return new Workload(one, one.dtype, one.device, workloadOptions(one));
+}
 
-async function timeCase(
-  { device, graph }: BenchCase,
-  measured: Measured,
-  options: MeasureOptions,
-): Promise<Timing> {
-  if (!graph) return measure(measured, options);
-  using captured = capturedCall(device, measured);
-  return await measure(captured, options);
+async function checkCases(workload: Workload, group: readonly BenchCase[]): Promise<void> {
+  const passes = group.filter(({ stage }) => stage === undefined);
+  if (passes.length > 0) await checkResult(workload, needsBackward(passes));
+  if (passes.length === group.length) return;
+  using stages = new StageInputs(workload);
+  for (const { stage } of group) if (stage) refuseWrong(await checkStage(stages, stage));
 }
 
 function needsBackward(cases: readonly BenchCase[]): boolean {
@@ -115,14 +98,74 @@ function refuseWrong(comparisons: readonly Comparison[]): void {
   if (!comparisons.every(({ holds }) => holds)) throw new WrongResult(comparisons);
 }
 
+/** Of cases that share a layer and a number of threads. */
+async function* timeCases(
+  workload: Workload,
+  group: readonly BenchCase[],
+  { onCase, ...options }: BenchOptions,
+): AsyncGenerator<BenchResult> {
+  const { dtype, device } = workload;
+  const asked = withDefaults(options);
+  const ceilings = ceilingsOf(device, dtype);
+  const ofRouter = group.some(inFloat32) ? ceilingsOf(device, 'float32') : ceilings;
+  trimMemory();
+  const expertLoad = loadOfExperts(workload);
+  const peaks = device === 'cpu' ? group.map(one => peakOf(workload, one)) : [];
+  const count = group.some(({ cache }) => cache === 'cold') ? countCopies(workload, expertLoad) : 1;
+  using copies = new Copies(workload, count, () => makeLayer(group[0]!));
+  const contestants: Contestant[] = [];
+  try {
+    for (const [i, one] of group.entries()) {
+      const layers = one.cache === 'cold' ? copies.layers : [workload];
+      const known = { copies: layers.length, peakBytes: peaks[i], expertLoad };
+      const ruler = device === 'cpu' ? { ruler: native.ruler } : {};
+      contestants.push({ one, known, pass: measuredCase(layers, one), ...ruler });
+    }
+    const onNext = ({ one }: Contestant) => onCase?.(one);
+    for await (const [{ one, known }, timing] of measureInRounds(contestants, asked, onNext))
+      yield resultOf(one, { ...timing, ...asked }, inFloat32(one) ? ofRouter : ceilings, known);
+  } finally {
+    for (const { pass } of contestants) pass[Symbol.dispose]();
+  }
+}
+
+interface Contestant {
+  readonly one: BenchCase;
+  readonly known: Pick<BenchResult, 'copies' | 'peakBytes' | 'expertLoad'>;
+  readonly pass: MeasuredCase;
+  readonly ruler?: () => number;
+}
+
+/** The router's products are, whatever the layer's dtype. */
+const inFloat32 = ({ stage }: BenchCase) => stage === 'route';
+
+/** Of one run, by itself. */
+function peakOf(workload: Workload, one: BenchCase): number {
+  using measured = measuredCase([workload], one);
+  native.restartPeak();
+  timeOnce(measured);
+  workload.dropForward();
+  return native.restartPeak();
+}
+
+function countCopies({ shape, dtype }: Workload, expertLoad: readonly number[]): number {
+  const all = weightCount(shape) * DTYPES[dtype].bytes;
+  const read = (all / shape.experts) * touched(expertLoad);
+  return copiesFor({ all, read }, lastLevelCacheBytes(), process.availableMemory());
+}
+
+function touched(expertLoad: readonly number[]): number {
+  return expertLoad.filter(rows => rows > 0).length;
+}
+
 function resultOf(
   one: BenchCase,
-  timing: Timing,
+  timing: RoundTiming & RoundOptions,
   ceilings: Ceilings,
-  expertLoad: readonly number[],
+  known: Contestant['known'],
 ): BenchResult {
   const { shape, dtype, device, pass, stage, threads, tf32, graph, ...layer } = one;
-  const cost = costOf(one, expertLoad);
+  const cost = costOf(one, known.expertLoad);
   return {
     ...{ shape, dtype, device, pass, ...(stage && { stage }), threads },
     ...{ ...(tf32 && { tf32 }), ...(graph && { graph }) },
@@ -130,13 +173,14 @@ function resultOf(
     ...{ flops: cost.flops, bytes: cost.bytes, tflops: cost.flops / (timing.medianMs * 1e9) },
     ...{ floorMs: floorMs(cost, ceilings), ...ceilings },
     ...layer,
-    ...{ expertLoad, ...machineOf(device) },
+    ...known,
+    ...machineOf(device),
     date: new Date().toISOString(),
   };
 }
 
 function costOf(one: BenchCase, expertLoad: readonly number[]): Pick<StageCost, 'flops' | 'bytes'> {
-  const touchedExperts = expertLoad.filter(rows => rows > 0).length;
+  const touchedExperts = touched(expertLoad);
   const rows = expertLoad.reduce((a, b) => a + b);
   const elementBytes = DTYPES[one.dtype].bytes;
   if (one.stage)
@@ -144,40 +188,5 @@ function costOf(one: BenchCase, expertLoad: readonly number[]): Pick<StageCost, 
   return {
     flops: flops(one, one.pass, rows),
     bytes: bytes(one, one.pass, elementBytes, touchedExperts, rows),
-  };
-}
-
-/** A pass as it is timed, and what it made last. */
-export interface MeasuredPass extends Measured {
-  made(): { readonly forward: WorkloadForward; readonly gradients?: MoeGradients };
-}
-
-/** What is timed in a pass: `backward` runs after a forward pass that is not timed. */
-export function measuredPass(workload: Workload, pass: Pass): MeasuredPass {
-  let forward: WorkloadForward | undefined;
-  let gradients: MoeGradients | undefined;
-  const runForward = () => {
-    forward = workload.forward(pass === 'forward' ? 'nothing' : 'activations');
-  };
-  const runBackward = () => {
-    gradients = workload.backward(forward!.saved!);
-  };
-  const steps = {
-    forward: { untimed: [], timed: [runForward] },
-    backward: { untimed: [runForward], timed: [runBackward] },
-    both: { untimed: [], timed: [runForward, runBackward] },
-  }[pass];
-  const inOrder = (calls: readonly (() => void)[]) => () => {
-    for (const call of calls) call();
-  };
-  return {
-    prepare: inOrder(steps.untimed),
-    run: inOrder(steps.timed),
-    time: call => timeOn(workload.device, call),
-    made: () => ({ forward: forward!, gradients }),
-    clear: () => {
-      disposeForward(forward!);
-      if (gradients) disposeGradients(gradients);
-    },
   };
 }

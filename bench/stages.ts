@@ -6,8 +6,6 @@ import { groupedMatmul, groupedMatmulDgrad, groupedMatmulWgrad } from '../src/op
 import { dispatch, permute, unpermute } from '../src/ops/permute.ts';
 import { type Routing, route, routingTensors } from '../src/ops/route.ts';
 import type { Tensor } from '../src/tensor.ts';
-import { timeOn } from './clock.ts';
-import type { Measured } from './measure.ts';
 import { PASSES, type Pass, slotCount } from './shapes.ts';
 import { type LayerRun, type StageCost, stageCosts } from './stage-costs.ts';
 import type { Workload } from './workload.ts';
@@ -87,20 +85,6 @@ export class StageInputs implements Disposable {
       case 'wgrad':
         return [groupedMatmulWgrad({ dOut: preActivation, rows, offsets }).dWeight];
     }
-  }
-
-  measured(stage: Stage): Measured {
-    let made: Tensor[] = [];
-    return {
-      prepare: () => {},
-      run: () => {
-        made = this.run(stage);
-      },
-      time: call => timeOn(this.workload.device, call),
-      clear: () => {
-        for (const tensor of made) tensor.dispose();
-      },
-    };
   }
 
   dispose(): void {

@@ -16,6 +16,10 @@ export function median(values: readonly number[]): number {
   return quantile(ascending(values), 0.5);
 }
 
+export function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}
+
 /** A median with an interval that holds the true one with the confidence asked for. */
 export interface Estimate {
   readonly median: number;
@@ -45,6 +49,19 @@ export function estimateMedian(values: readonly number[]): Estimate {
     logNext += Math.log((n - skipped) / (skipped + 1));
   }
   return { median: quantile(sorted, 0.5), low: sorted[skipped]!, high: sorted[n - 1 - skipped]! };
+}
+
+/**
+ * The median of values that followed each other, with the range of the medians of equal stretches of them, as many as a range needs
+ * to hold the true median as surely. Neighbours find the machine in the same state, so that order statistics over them claim too
+ * much; stretches, each the longer the longer is measured, tell how much the state matters (batch means: Law, Simulation Modeling
+ * and Analysis, §9.5).
+ */
+export function estimateDrifting(values: readonly number[]): Estimate {
+  const stretches = Math.min(FEWEST_VALUES, values.length);
+  const begin = (i: number) => Math.floor((i * values.length) / stretches);
+  const medians = Array.from({ length: stretches }, (_, i) => median(values.slice(begin(i), begin(i + 1))));
+  return { median: median(values), low: Math.min(...medians), high: Math.max(...medians) };
 }
 
 /**

@@ -1,7 +1,7 @@
 // Whether a layer has become slower: a difference counts where measuring again could not have made it, and it is large enough to matter.
 
-import type { Timing } from './measure.ts';
 import type { BenchResult } from './result.ts';
+import type { Estimate } from './statistics.ts';
 
 export type Verdict = 'faster' | 'slower' | 'same';
 
@@ -9,22 +9,20 @@ export type Verdict = 'faster' | 'slower' | 'same';
 export interface ComparedResult extends BenchResult {
   readonly baseline?: {
     readonly medianMs: number;
-    /** How many times as long as then it takes now. */
+    /** How many times as long as then it takes now: on the CPU as multiples of the ruler. */
     readonly ratio: number;
     readonly verdict: Verdict;
   };
 }
 
-type Median = Pick<Timing, 'medianMs' | 'lowMs' | 'highMs'>;
-
 /** @param tolerance the share of the shorter time by which the longer one may exceed it, and still be the same */
-export function judge(now: Median, before: Median, tolerance: number): Verdict {
+export function judge(now: Estimate, before: Estimate, tolerance: number): Verdict {
   if (takesLonger(now, before, tolerance)) return 'slower';
   return takesLonger(before, now, tolerance) ? 'faster' : 'same';
 }
 
-function takesLonger(one: Median, other: Median, tolerance: number): boolean {
-  return one.lowMs > other.highMs && one.medianMs > other.medianMs * (1 + tolerance);
+function takesLonger(one: Estimate, other: Estimate, tolerance: number): boolean {
+  return one.low > other.high && one.median > other.median * (1 + tolerance);
 }
 
 /** @param before of the same case, if there was one */
@@ -34,7 +32,17 @@ export function besideBaseline(
   tolerance: number,
 ): ComparedResult {
   if (before === undefined) return now;
-  const { medianMs } = before;
-  const verdict = judge(now, before, tolerance);
-  return { ...now, baseline: { medianMs, ratio: now.medianMs / medianMs, verdict } };
+  const inRulers = now.rulers !== undefined && before.rulers !== undefined;
+  const [ours, theirs] = inRulers ? [rulersOf(now), rulersOf(before)] : [timeOf(now), timeOf(before)];
+  const verdict = judge(ours, theirs, tolerance);
+  return { ...now, baseline: { medianMs: before.medianMs, ratio: ours.median / theirs.median, verdict } };
+}
+
+/** Times of two days compare only with the ruler of each day, for the machine is not always as fast. */
+function rulersOf({ rulers, rulersLow, rulersHigh }: BenchResult): Estimate {
+  return { median: rulers!, low: rulersLow!, high: rulersHigh! };
+}
+
+function timeOf({ medianMs, lowMs, highMs }: BenchResult): Estimate {
+  return { median: medianMs, low: lowMs, high: highMs };
 }

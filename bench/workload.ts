@@ -45,6 +45,7 @@ export class Workload implements Disposable {
   readonly router: RouterParameters;
   readonly experts: Experts;
   readonly #tensors: Tensor[] = [];
+  #kept: WorkloadForward | undefined;
 
   constructor(shape: LayerShape, dtype: FloatDType, device: DeviceName, options: WorkloadOptions = {}) {
     const { tokens: T, hidden: H, activation } = shape;
@@ -110,7 +111,19 @@ export class Workload implements Disposable {
     return moeBackward({ dy: this.dy, saved });
   }
 
+  /** A forward pass for backward passes to follow, made once and kept. */
+  keptForward(): WorkloadForward {
+    this.#kept ??= this.forward('activations');
+    return this.#kept;
+  }
+
+  dropForward(): void {
+    if (this.#kept) disposeForward(this.#kept);
+    this.#kept = undefined;
+  }
+
   dispose(): void {
+    this.dropForward();
     for (const tensor of this.#tensors) tensor.dispose();
   }
 

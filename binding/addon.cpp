@@ -10,6 +10,7 @@
 #include "cpu/ceilings.h"
 #include "cpu/kernels.h"
 #include "cpu/memory.h"
+#include "cpu/ruler.h"
 #include "cpu/thread_pool.h"
 #include "ops/gpus.h"
 #include "ops/precision.h"
@@ -91,6 +92,10 @@ Napi::Value trim_pool(const Napi::CallbackInfo& call) {
   return call.Env().Undefined();
 }
 
+Napi::Value restart_peak(const Napi::CallbackInfo& call) {
+  return Napi::Number::New(call.Env(), static_cast<double>(cpu::restart_peak()));
+}
+
 Napi::Value set_threads(const Napi::CallbackInfo& call) {
   cpu::ThreadPool::instance().set_threads(call[0].As<Napi::Number>().Int32Value());
   return call.Env().Undefined();
@@ -118,6 +123,10 @@ Napi::Value ceilings(const Napi::CallbackInfo& call) {
   return result;
 }
 
+Napi::Value ruler(const Napi::CallbackInfo& call) {
+  return Napi::Number::New(call.Env(), cpu::ruler());
+}
+
 Napi::Value synchronize(const Napi::CallbackInfo& call) {
   wait_for(Environment::of(call.Env()).queue(call[0].As<Napi::Number>().Int32Value()));
   return call.Env().Undefined();
@@ -141,11 +150,13 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("info", Napi::Function::New(env, guarded<info>));
   exports.Set("memory", Napi::Function::New(env, guarded<memory>));
   exports.Set("trimPool", Napi::Function::New(env, guarded<trim_pool>));
+  exports.Set("restartPeak", Napi::Function::New(env, guarded<restart_peak>));
   exports.Set("setThreads", Napi::Function::New(env, guarded<set_threads>));
   exports.Set("getThreads", Napi::Function::New(env, guarded<get_threads>));
   exports.Set("setFloat32Matmul", Napi::Function::New(env, guarded<set_float32_matmul>));
   exports.Set("getFloat32Matmul", Napi::Function::New(env, guarded<get_float32_matmul>));
   exports.Set("ceilings", Napi::Function::New(env, guarded<ceilings>));
+  exports.Set("ruler", Napi::Function::New(env, guarded<ruler>));
   exports.Set("synchronize", Napi::Function::New(env, guarded<synchronize>));
   exports.Set("finished", Napi::Function::New(env, guarded<finished>));
   export_tensors(env, exports);

@@ -6,6 +6,9 @@
 
 #include "cpu/block_product.h"
 #include "cpu/thread_pool.h"
+#ifdef MOE_TEST_SLOWDOWN
+#include "test/native/support/slowdown.h"
+#endif
 
 namespace moe::cpu {
 namespace {
@@ -93,6 +96,9 @@ int64_t tile_columns(bool side_by_side) {
 
 void grouped_gemm(const GroupedGemm& gemm, const std::function<void(const Tile&)>& epilogue) {
   if (gemm.n == 0) return;
+#ifdef MOE_TEST_SLOWDOWN
+  const test::Slowdown slowdown;
+#endif
   const ProductPlan plan = {.gemm = gemm, .epilogue = epilogue};
   const Blocks blocks(gemm, plan.tile_columns);
   std::atomic<int64_t> taken{0};

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -10,6 +11,7 @@
 #include <list>
 #include <mutex>
 #include <unordered_map>
+#include <utility>
 
 #include "ops/error.h"
 #include "ops/size_class.h"
@@ -35,12 +37,15 @@ class Pool {
     }
     if (block == nullptr)
       throw Error(kErrOutOfMemory, "memory: expected " + std::to_string(bytes) + " bytes, got none");
+    const std::lock_guard lock(mutex_);
+    count_use(bytes);
     return block;
   }
 
   void give(void* block, size_t bytes) {
-    if (bytes > limit_) return std::free(block);
     const std::lock_guard lock(mutex_);
+    in_use_ -= bytes;
+    if (bytes > limit_) return std::free(block);
     idle_.push_back({block, bytes});
     of_size_[bytes].push_back(std::prev(idle_.end()));
     pooled_ += bytes;
@@ -55,6 +60,11 @@ class Pool {
   size_t pooled() {
     const std::lock_guard lock(mutex_);
     return pooled_;
+  }
+
+  size_t restart_peak() {
+    const std::lock_guard lock(mutex_);
+    return std::exchange(peak_, in_use_);
   }
 
  private:
@@ -78,7 +88,13 @@ class Pool {
     idle_.erase(found->second.back());
     found->second.pop_back();
     pooled_ -= bytes;
+    count_use(bytes);
     return block;
+  }
+
+  void count_use(size_t bytes) {
+    in_use_ += bytes;
+    peak_ = std::max(peak_, in_use_);
   }
 
   // Frees what has been idle longest: sizes that nobody asks for any more must not crowd out the others.
@@ -103,6 +119,7 @@ class Pool {
   std::list<Block> idle_;
   std::unordered_map<size_t, std::deque<std::list<Block>::iterator>> of_size_;
   size_t pooled_ = 0;
+  size_t in_use_ = 0, peak_ = 0;
   const size_t limit_ = pool_limit();
 };
 
@@ -136,6 +153,10 @@ size_t pooled_bytes() {
 
 void trim_pool() {
   pool().trim();
+}
+
+size_t restart_peak() {
+  return pool().restart_peak();
 }
 
 }  // namespace moe::cpu

@@ -21,4 +21,8 @@ std::shared_ptr<Storage> allocate_storage(size_t bytes);
 size_t pooled_bytes();
 void trim_pool();
 
+// The most bytes that were in use at once, by tensors and workspaces, since it was last asked; blocks as they
+// are kept, a quarter above what was asked for at most.
+size_t restart_peak();
+
 }  // namespace moe::cpu

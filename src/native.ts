@@ -108,12 +108,16 @@ export type Native = Record<NativeOp, (args: NativeArgs) => void> & {
   info(): NativeInfo;
   memory(): NativeMemory;
   trimPool(): void;
+  /** The most bytes of host memory that tensors and workspaces of the process held at once, since this was last asked. */
+  restartPeak(): number;
   setThreads(count: number): void;
   getThreads(): number;
   setFloat32Matmul(setting: number): void;
   getFloat32Matmul(): number;
   /** What the CPU reaches at most with every thread, measured for `seconds` each: FLOP/s of products of a dtype, bytes/s read. */
   ceilings(dtype: number, seconds: number): { readonly flops: number; readonly bytes: number };
+  /** Milliseconds that fixed work takes on every thread, arithmetic and reading memory. */
+  ruler(): number;
   /**
    * From here to `endStages`, the device notes when each op and each of its stages begins and ends: on a GPU those of this thread, on
    * the CPU those of the process.

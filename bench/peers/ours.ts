@@ -6,8 +6,9 @@ import { DTYPES } from '../../src/dtype.ts';
 import { packageVersion } from '../../src/package.ts';
 import type { Tensor } from '../../src/tensor.ts';
 import { checkWorkload } from '../check.ts';
+import { type MeasuredPass, measuredPass } from '../measured-case.ts';
 import { checkMemory } from '../memory.ts';
-import { type MeasuredPass, measuredPass, WrongResult } from '../run.ts';
+import { WrongResult } from '../run.ts';
 import { Workload } from '../workload.ts';
 import { type LayerTensor, writeFloats } from './layer-files.ts';
 import { comparedExperts, type Load, nodeProgram, type Peer, type Results } from './peer.ts';
@@ -29,7 +30,7 @@ export const load: Load = async (task, folder) => {
   for (const [name, tensor] of Object.entries(layerTensors(workload)))
     writeFloats(folder, name, await tensor.float32());
   trimMemory();
-  const measured = measuredPass(workload, pass);
+  const measured = measuredPass([workload], pass);
   return {
     ...{ version: packageVersion(), threads },
     run: () => {

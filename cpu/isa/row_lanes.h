@@ -61,8 +61,8 @@ inline void store_columns(float* c, int64_t rows, const F (&columns)[kColumns]) 
   for (int i = 0; i < V::kWidth; ++i) block[i] = i < kColumns ? columns[i] : V::zero();
   V::transpose(block);
   MOE_UNROLLED
-  for (int i = 0; i < V::kWidth && i < rows; ++i)
-    V::store_half(c + i * kSlivers * V::kWidth, V::lower(block[i]));
+  for (int i = 0; i < V::kWidth; ++i)
+    if (i < rows) V::store_half(c + i * kSlivers * V::kWidth, V::lower(block[i]));
 }
 
 template <int Full, int Halves>

@@ -2,11 +2,13 @@
 
 import {
   type BenchCase,
+  CACHE_MODES,
   checkGraph,
   expandSweep,
   type NamedShape,
   parseShapes,
 } from '../../bench/campaign.ts';
+import { type RoundOptions, withDefaults } from '../../bench/rounds.ts';
 import { withRouters, withSkews } from '../../bench/routed-shapes.ts';
 import { partsOf } from '../../bench/stages.ts';
 import { ACTIVATIONS } from '../activation.ts';
@@ -15,7 +17,7 @@ import { getThreads } from '../device.ts';
 import { FLOAT_DTYPES } from '../dtype.ts';
 import { checkDevice, type DeviceName } from '../tensor.ts';
 import { readPlan } from './bench-plan.ts';
-import { parseCounts, parseList } from './option-values.ts';
+import { checkPositive, parseCounts, parseList } from './option-values.ts';
 
 /** Options as they stand on the command line. */
 export interface BenchCommandOptions {
@@ -32,7 +34,10 @@ export interface BenchCommandOptions {
   tf32?: boolean;
   graph: string;
   threads?: string;
+  cache: string;
   minTime: string;
+  maxTime?: string;
+  precision: string;
   out?: string;
   plan?: string;
   baseline?: string;
@@ -67,6 +72,7 @@ export function parseCases(options: BenchCommandOptions, nameOf: NameOf): BenchC
     dtypes: parseList(nameOf('dtype'), options.dtype, FLOAT_DTYPES),
     threads: threads === undefined ? [getThreads()] : parseCounts(nameOf('threads'), threads, 1024),
     ...partsOf(names, options.pass?.split(','), options.stage?.split(',')),
+    caches: parseList(nameOf('cache'), options.cache, CACHE_MODES),
     ...{ device, tf32, graph: checkGraph(nameOf('graph'), options.graph, device) },
   });
 }
@@ -87,4 +93,17 @@ export function parseLayers(
   });
   const routed = withRouters(nameOf('router'), sized, router?.split(','));
   return withSkews(nameOf('skew'), routed, skew?.split(','));
+}
+
+export function parseRounds(
+  { minTime, maxTime, precision }: BenchCommandOptions,
+  nameOf: NameOf,
+): RoundOptions {
+  const milliseconds = (option: 'minTime' | 'maxTime', text: string) =>
+    1000 * checkPositive(nameOf(option), text);
+  return withDefaults({
+    minTimeMs: milliseconds('minTime', minTime),
+    ...(maxTime !== undefined && { maxTimeMs: milliseconds('maxTime', maxTime) }),
+    precision: checkPositive(nameOf('precision'), precision),
+  });
 }

@@ -1,5 +1,6 @@
 // What `moe-kernels bench` prints once all is measured: a table for each layer in 80 columns for people, or CSV.
 
+import { isWarm } from '../../bench/campaign.ts';
 import { describeSizes, partName } from '../../bench/describe-layer.ts';
 import { groupBy } from '../../bench/group-by.ts';
 import { SCALAR_FIELDS } from '../../bench/result-file.ts';
@@ -17,6 +18,8 @@ export function printResults(results: readonly ComparedResult[], { csv }: { csv:
 
 function printTables(results: readonly ComparedResult[]): void {
   printLine('Checked first. floor: the least time possible here, as a share of the median.');
+  if (results.some(({ imprecise }) => imprecise))
+    printLine('~: out of time before the interval was as narrow as --precision asks.');
   const compared = results.some(({ baseline }) => baseline !== undefined);
   for (const group of groupBy(results, describeLayer)) {
     printLine(`\n${describeLayer(group[0]!)}`);
@@ -27,15 +30,17 @@ function printTables(results: readonly ComparedResult[]): void {
 /** All but the tokens, which rows have. */
 function describeLayer(result: ComparedResult): string {
   const { shape, device, deviceName, instructionSet } = result;
-  const place = `${device} (${deviceName ?? instructionSet})`;
+  const place = `${device}${isWarm(result) ? ' warm' : ''} (${deviceName ?? instructionSet})`;
   return `${isNamed(shape) ? `${shape}: ` : ''}${describeSizes(result)}, ${place}`;
 }
 
 function tableRow(result: ComparedResult): string[] {
-  const { tokens, dtype, device, threads, medianMs, lowMs, highMs, tflops, floorMs, baseline } = result;
+  const { tokens, dtype, device, threads, medianMs, lowMs, highMs, imprecise } = result;
+  const { tflops, floorMs, baseline } = result;
+  const median = `${imprecise ? '~' : ''}${milliseconds(medianMs)}`;
   return [
     `T${tokens} ${dtype} ${partName(result)}${device === 'cpu' ? ` ×${threads}` : ''}`,
-    `${milliseconds(medianMs)} (${milliseconds(lowMs)}–${milliseconds(highMs)})`,
+    `${median} (${milliseconds(lowMs)}–${milliseconds(highMs)})`,
     tflops > 0 ? tflops.toPrecision(3) : '–',
     floorMs === undefined ? '–' : `${((100 * floorMs) / medianMs).toFixed(0)} %`,
     ...(baseline ? [`${digits(baseline.ratio, 3, 2)} ${baseline.verdict}`] : []),

@@ -11,7 +11,8 @@ import { badArgument } from '../errors.ts';
 const KEYS = {
   ...{ shape: 'strings', activation: 'string', tokens: 'numbers', router: 'strings', skew: 'strings' },
   ...{ dtype: 'strings', pass: 'strings', stage: 'strings', device: 'string', graph: 'string' },
-  ...{ threads: 'numbers', minTime: 'number' },
+  ...{ threads: 'numbers', cache: 'strings' },
+  ...{ minTime: 'number', maxTime: 'number', precision: 'number' },
 } as const;
 
 /** The values as they would stand on the command line. */

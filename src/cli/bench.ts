@@ -4,16 +4,16 @@ import { type BenchCase, caseKey, groupByLayer } from '../../bench/campaign.ts';
 import { isOfThisMachine, machineOf } from '../../bench/machine.ts';
 import type { BenchResult } from '../../bench/result.ts';
 import { ResultFile, readResults } from '../../bench/result-file.ts';
+import type { RoundOptions } from '../../bench/rounds.ts';
 import { type BenchOptions, checkLayerFits, runBench, WrongResult } from '../../bench/run.ts';
 import { besideBaseline, type ComparedResult } from '../../bench/verdict.ts';
 import { checkNotNegative } from '../check.ts';
 import { setFloat32Matmul } from '../device.ts';
 import { badArgument } from '../errors.ts';
 import { printShapes } from './bench-list.ts';
-import { type BenchCommandOptions, parseCases, withPlan } from './bench-options.ts';
+import { type BenchCommandOptions, parseCases, parseRounds, withPlan } from './bench-options.ts';
 import { printResults } from './bench-output.ts';
 import { BenchProgress } from './bench-progress.ts';
-import { checkPositive } from './option-values.ts';
 import { type ExitCode, printComparisons, printJson, writeError } from './output.ts';
 
 const INTERRUPTED = 130;
@@ -29,10 +29,14 @@ export async function bench(
   }
   const { options, nameOf } = withPlan(given, isGiven);
   const cases = parseCases(options, nameOf);
-  const minTimeMs = 1000 * checkPositive(nameOf('minTime'), options.minTime);
+  const rounds = parseRounds(options, nameOf);
   const compare = comparison(options);
   const file = options.out === undefined ? undefined : new ResultFile('--out', options.out);
-  const results = new Map(file?.results.filter(isOfThisMachine).map(result => [caseKey(result), result]));
+  const results = new Map(
+    file?.results
+      .filter(result => isOfThisMachine(result) && isMeasuredAs(rounds, result))
+      .map(result => [caseKey(result), result]),
+  );
   const pending = cases.filter(one => !results.has(caseKey(one)));
   const layers = groupByLayer(pending);
   for (const layer of layers) checkLayerFits(layer);
@@ -63,7 +67,7 @@ export async function bench(
     let exitCode: ExitCode = 0;
     const onCase = (next: BenchCase) => progress.show(caseKey(next));
     for (const layer of layers) {
-      const error = await runLayer(layer, { minTimeMs, onCase }, keep);
+      const error = await runLayer(layer, { ...rounds, onCase }, keep);
       if (error === undefined) continue;
       exitCode = 1;
       progress.hide();
@@ -101,6 +105,11 @@ function comparison({
   if (gpu) refuse(`${device}, ${here.deviceName}`, gpu.deviceName ?? 'another');
   const byKey = new Map(before.map(result => [caseKey(result), result]));
   return now => besideBaseline(now, byKey.get(caseKey(now)), share);
+}
+
+/** Results measured for longer, shorter or less precisely than asked for are no part of this campaign. */
+function isMeasuredAs({ minTimeMs, maxTimeMs, precision }: RoundOptions, result: BenchResult): boolean {
+  return result.minTimeMs === minTimeMs && result.maxTimeMs === maxTimeMs && result.precision === precision;
 }
 
 /** Keeps the results of one layer; what is wrong with it ends it. */

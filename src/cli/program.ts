@@ -117,10 +117,13 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
       '--threads <list>',
       'numbers of threads of the CPU backend, separated by commas (default: every core)',
     )
-    .option('--min-time <seconds>', 'how long to measure each pass', '2')
+    .option('--cache <list>', 'cold (weights come from memory), warm (the same again), or both', 'cold')
+    .option('--min-time <seconds>', 'how long to measure each pass at least', '2')
+    .option('--max-time <seconds>', 'and at most (default: five times as long)')
+    .option('--precision <percent>', 'how narrow a median’s interval is to become meanwhile', '2')
     .option(
       '--plan <file>',
-      'JSON or YAML with any of shape, activation, tokens, router, skew, dtype, pass, stage, device, graph, threads, minTime; options override it',
+      'JSON or YAML with any of shape, activation, tokens, router, skew, dtype, pass, stage, device, graph, threads, cache, minTime, maxTime, precision; options override it',
     )
     .option(
       '--out <file>',

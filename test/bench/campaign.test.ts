@@ -7,7 +7,7 @@ import { SHAPES } from '../../bench/shapes.ts';
 const mixtral = { shape: 'mixtral-mini', ...SHAPES['mixtral-mini']! };
 const base: Sweep = {
   ...{ shapes: [mixtral], dtypes: ['bfloat16'], threads: [2], passes: ['forward'] },
-  ...{ device: 'cpu', tf32: false, graph: 'off' },
+  ...{ device: 'cpu', tf32: false, graph: 'off', caches: ['cold'] },
 };
 const keys = (sweep: Partial<Sweep>) => expandSweep({ ...base, ...sweep }).map(caseKey);
 
@@ -53,6 +53,16 @@ describe('the key of a case', () => {
       'mixtral-mini T512 bfloat16 forward graph cuda:0 2 threads',
     ]);
   });
+});
+
+it('the key of a case whose weights are cached says so, but not on a GPU, where all are', () => {
+  expect(keys({ caches: ['cold', 'warm'] })).toEqual([
+    'mixtral-mini T512 bfloat16 forward cpu 2 threads',
+    'mixtral-mini T512 bfloat16 forward cpu 2 threads warm',
+  ]);
+  expect(keys({ caches: ['cold', 'warm'], device: 'cuda:0' })).toEqual([
+    'mixtral-mini T512 bfloat16 forward cuda:0 2 threads',
+  ]);
 });
 
 describe('a sweep', () => {

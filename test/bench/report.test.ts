@@ -109,10 +109,10 @@ describe('the page', () => {
     const page = renderReport([gpu, { ...gpu, deviceName: 'Another' }, graph]);
     expect(cells(page, /row">A Processor/).slice(0, 2)).toEqual(['A Processor', 'cuda:0 (A GPU)']);
     expect(cells(page, /row">2</)).toEqual(expect.arrayContaining(['forward', 'cuda:0 (Another)']));
-    expect(cells(page, /row">3</)).toContain('forward as a graph');
+    expect(cells(page, /row">3</)).toContain('forward graph');
     const [chart] = timeOver(TOKENS, [gpu, graph, { ...gpu, tokens: 1 }, { ...graph, tokens: 1 }]);
     expect(chart!.series.map(({ label }) => label)).toEqual([
-      ...['forward', 'floor, forward', 'forward as a graph', 'floor, forward as a graph'],
+      ...['forward', 'floor, forward', 'forward graph', 'floor, forward graph'],
     ]);
   });
 

@@ -82,7 +82,15 @@ describe('a campaign of stages', () => {
     );
     const shapes = [{ shape: '10,8,6,5,2', ...parseShape('shape', '10,8,6,5,2') }];
     const cases = expandSweep({
-      ...{ shapes, dtypes: ['float32'], threads: [1], device: 'cpu', tf32: false, graph: 'off' },
+      ...{
+        shapes,
+        dtypes: ['float32'],
+        threads: [1],
+        device: 'cpu',
+        tf32: false,
+        graph: 'off',
+        caches: ['cold'],
+      },
       ...partsOf(names, undefined, ['up', 'wgrad', 'up']),
     });
     expect(cases.map(({ stage, pass }) => [stage, pass])).toEqual([

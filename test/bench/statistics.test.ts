@@ -3,6 +3,7 @@
 import { describe, expect, it } from 'vitest';
 import {
   CONFIDENCE,
+  estimateDrifting,
   estimateMedian,
   estimateRatio,
   FEWEST_VALUES,
@@ -68,5 +69,28 @@ describe('a ratio', () => {
 
   it('leaves turns of ours aside in which the peer sat out', () => {
     expect(estimateRatio([[6], [8]], [[2], [2], [1000]])).toEqual({ median: 3.5, low: 3, high: 4 });
+  });
+});
+
+describe('the interval of a median of values that drift', () => {
+  it('is the range of the medians of six stretches', () => {
+    const values = [1, 9, 2, 2, 8, 3, 4, 4, 4, 5, 5, 5, 6, 6, 6, 0, 7, 7];
+    expect(estimateDrifting(values)).toEqual({ median: 5, low: 2, high: 7 });
+  });
+
+  it('holds the true median as surely as it claims, whatever the neighbours have in common', () => {
+    const random = seeded(9);
+    let holds = 0;
+    const trials = 1000;
+    for (let trial = 0; trial < trials; trial++) {
+      // The machine is in one state for 20 values on end, of 300.
+      const states = random.normals(15, 1);
+      const noise = random.normals(300, 0.1);
+      const { low, high } = estimateDrifting(
+        Array.from(noise, (value, i) => value + states[Math.floor(i / 20)]!),
+      );
+      if (low <= 0 && 0 <= high) holds++;
+    }
+    expect(holds / trials).toBeGreaterThan(CONFIDENCE - 0.02);
   });
 });

@@ -1,8 +1,10 @@
 // Verdicts over synthetic timings: noise is never slower, what became slower always is.
 
 import { describe, expect, it } from 'vitest';
-import { timingOf } from '../../bench/measure.ts';
-import { judge, type Verdict } from '../../bench/verdict.ts';
+import type { BenchResult } from '../../bench/result.ts';
+import { estimateMedian } from '../../bench/statistics.ts';
+import { besideBaseline, judge, type Verdict } from '../../bench/verdict.ts';
+import { RESULT } from '../support/bench-result.ts';
 import { seeded } from '../support/random.ts';
 
 const TOLERANCE = 0.05;
@@ -13,7 +15,8 @@ const RUNS = 20;
 /** The verdicts of trials in which the second timing takes `factor` times as long as the first. */
 function verdicts(factor: number): Set<Verdict> {
   const random = seeded(7);
-  const timing = (pace: number) => timingOf(Array.from(random.normals(RUNS, NOISE), x => pace * (1 + x)));
+  const timing = (pace: number) =>
+    estimateMedian(Array.from(random.normals(RUNS, NOISE), x => pace * (1 + x)));
   return new Set(
     Array.from({ length: TRIALS }, () => {
       const before = timing(3);
@@ -29,8 +32,8 @@ describe('a verdict', () => {
   it('is always `faster` over timings 15 % faster', () =>
     expect(verdicts(1 / 1.15)).toEqual(new Set(['faster'])));
 
-  const median = (medianMs: number, spread: number) => ({
-    ...{ medianMs, lowMs: medianMs - spread, highMs: medianMs + spread },
+  const median = (value: number, spread: number) => ({
+    ...{ median: value, low: value - spread, high: value + spread },
   });
   it.each<[string, number, number, Verdict]>([
     ['intervals apart, beyond the tolerance', 110, 4, 'slower'],
@@ -43,5 +46,28 @@ describe('a verdict', () => {
     ['within the tolerance the other way round', 96, 1, 'same'],
   ])('of %s', (_, now, spread, expected) => {
     expect(judge(median(now, spread), median(100, spread), TOLERANCE)).toBe(expected);
+  });
+});
+
+describe('beside a baseline', () => {
+  const times = { medianMs: 2, lowMs: 1.9, highMs: 2.1, rulers: 4, rulersLow: 3.9, rulersHigh: 4.1 };
+  const before = { ...RESULT, ...times };
+  const beside = (now: Partial<BenchResult>, then: BenchResult = before) =>
+    besideBaseline({ ...RESULT, ...now }, then, TOLERANCE).baseline;
+
+  it('a machine that is half as fast today is not the kernel’s fault', () => {
+    const now = { ...times, medianMs: 4, lowMs: 3.8, highMs: 4.2 };
+    expect(beside(now)).toEqual({ medianMs: 2, ratio: 1, verdict: 'same' });
+  });
+
+  it('nor does a machine that is faster today hide a kernel that is slower', () => {
+    const now = { ...times, rulers: 5, rulersLow: 4.8, rulersHigh: 5.2 };
+    expect(beside(now)).toEqual({ medianMs: 2, ratio: 1.25, verdict: 'slower' });
+  });
+
+  it('without rulers times are compared', () => {
+    const { rulers: _, ...without } = before;
+    const now = { ...times, medianMs: 4, lowMs: 3.8, highMs: 4.2 };
+    expect(beside(now, without)).toEqual({ medianMs: 2, ratio: 2, verdict: 'slower' });
   });
 });

@@ -9,7 +9,16 @@ import { checkMemory, requiredBytes } from '../../bench/memory.ts';
 import { MODEL_LAYERS } from '../../bench/model-layers.ts';
 import type { BenchResult } from '../../bench/result.ts';
 import { runBench } from '../../bench/run.ts';
-import { bytes, flops, type LayerShape, PASSES, parseShape, SHAPES } from '../../bench/shapes.ts';
+import {
+  bytes,
+  flops,
+  type LayerShape,
+  PASSES,
+  type Pass,
+  parseShape,
+  SHAPES,
+  weightCount,
+} from '../../bench/shapes.ts';
 import { Workload } from '../../bench/workload.ts';
 import {
   type FloatDType,
@@ -24,6 +33,9 @@ import {
 import { jsonLines, run } from './support/command.ts';
 
 const SMALL = '24,16,20,6,2';
+/** Of the weights, and what a pass makes of their size. */
+const leastBytes = (pass: Pass, dtype: FloatDType) =>
+  (pass === 'forward' ? 1 : 2) * weightCount(parseShape('shape', SMALL)) * (dtype === 'float32' ? 4 : 2);
 const DTYPES: FloatDType[] = ['float32', 'bfloat16', 'float16'];
 
 /** Picks the tensor to be damaged from what a call made. */
@@ -198,9 +210,13 @@ describe('the measurement', () => {
     const cases = expandSweep({
       shapes: [{ shape: SMALL, ...parseShape('shape', SMALL) }],
       ...{ dtypes: ['float32'], threads: [1, 2], passes: PASSES, device: 'cpu', tf32: false, graph: 'off' },
+      caches: ['cold'],
     });
     let results = 0;
-    for await (const _ of runBench(cases, { minTimeMs: 1 })) results++;
+    for await (const { copies } of runBench(cases, { minTimeMs: 1 })) {
+      expect(copies).toBeGreaterThan(1);
+      results++;
+    }
     setThreads(threads);
     expect([results, memory().tensors]).toEqual([6, before]);
   });
@@ -231,8 +247,14 @@ describe('the command', () => {
         tokens: 24,
         activation: 'swiglu',
       });
-      const { medianMs, minMs, lowMs, highMs, tflops, floorMs, expertLoad, pass } =
+      expect(line).toMatchObject({ cache: 'cold', minTimeMs: 1, maxTimeMs: 5, precision: 2 });
+      const { medianMs, minMs, lowMs, highMs, tflops, floorMs, expertLoad, pass, dtype } =
         line as unknown as BenchResult;
+      const { rulers, rulersLow, rulersHigh, peakBytes } = line as unknown as Required<BenchResult>;
+      expect(rulersLow).toBeGreaterThan(0);
+      expect([rulersLow, rulers, rulersHigh]).toEqual([rulersLow, rulers, rulersHigh].sort((a, b) => a - b));
+      expect(peakBytes).toBeGreaterThan(leastBytes(pass, dtype));
+      expect(peakBytes).toBeLessThan(8 * leastBytes(pass, dtype));
       expect(minMs).toBeGreaterThan(0);
       expect(floorMs).toBeGreaterThan(0);
       expect([minMs, lowMs, medianMs, highMs]).toEqual(
@@ -254,8 +276,10 @@ describe('the command', () => {
       '--min-time',
       '0.001',
     );
-    expect(stdout).toMatch(/^Checked first\..*\n\nH 16, I 20, E 6, K 2, relu2, cpu \(.+\)\n/);
-    expect(stdout).toMatch(/\nT24 float32 both ×\d+ {2,}[\d.]+ \([\d.]+–[\d.]+\) {2,}[\d.e-]+ {2,}\d+ %\n$/);
+    expect(stdout).toMatch(/^Checked first\..*\n(~: .*\n)?\nH 16, I 20, E 6, K 2, relu2, cpu \(.+\)\n/);
+    expect(stdout).toMatch(
+      /\nT24 float32 both ×\d+ {2,}~?[\d.]+ \([\d.]+–[\d.]+\) {2,}[\d.e-]+ {2,}\d+ %\n$/,
+    );
     expect(exitCode).toBe(0);
   });
 
@@ -265,7 +289,7 @@ describe('the command', () => {
     try {
       const { exitCode, stdout } = await run(
         ...['bench', '--shape', SMALL, '9,16,20,6,2', '--tokens', '9,2,9', '--threads', '2,1'],
-        ...['--pass', 'forward,backward', '--min-time', '0.001', '--json'],
+        ...['--pass', 'forward,backward', '--cache', 'warm', '--min-time', '0.001', '--json'],
       );
       expect(exitCode).toBe(0);
       const expected = ['9,16,20,6,2', '2,16,20,6,2'].flatMap(shape =>

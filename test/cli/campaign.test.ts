@@ -48,6 +48,18 @@ test.each(['processor', 'version', 'instructionSet'])(
 );
 
 test.each([
+  ['--precision', '3'],
+  ['--max-time', '0.004'],
+  ['--min-time', '0.0009'],
+  ['--cache', 'warm'],
+])('nor does one measured with another %s', async (option, value) => {
+  const out = join(folder, `measured${option}.jsonl`);
+  await run(...SMALL, '--out', out);
+  await run(...SMALL, '--out', out, option, value);
+  expect(read(out)).toHaveLength(2);
+});
+
+test.each([
   ['not JSON', 'nonsense', 'got "nonsense"'],
   ['another object', '{"shape":"a"}', 'got none as dtype'],
 ])('a file with a line that is %s is left as it is', async (name, line, got) => {
@@ -60,7 +72,20 @@ test.each([
 
 test('Ctrl-C keeps what is finished and says how to go on', async () => {
   const out = join(folder, 'stopped.jsonl');
-  const args = ['--import', 'tsx', MAIN, ...SMALL, '--pass', 'forward,both', '--min-time', '1', '--out', out];
+  const args = [
+    '--import',
+    'tsx',
+    MAIN,
+    ...SMALL,
+    '--tokens',
+    '1,2',
+    '--min-time',
+    '0.5',
+    '--max-time',
+    '0.5',
+    '--out',
+    out,
+  ];
   const child = spawnProcess(process.execPath, args);
   let stderr = '';
   child.stderr.on('data', text => {
@@ -103,12 +128,19 @@ test('the widest table fits 80 columns', async () => {
   const out = join(folder, 'wide.jsonl');
   const wide = [...SMALL, '--tokens', '4', '--dtype', 'bfloat16', '--pass', 'backward', '--out', out];
   await run(...wide);
-  const slow = { medianMs: 12345.6, lowMs: 12222.2, highMs: 12444.4, tokens: 65536, tflops: 1.23e-7 };
+  const slow = {
+    imprecise: true,
+    medianMs: 12345.6,
+    lowMs: 12222.2,
+    highMs: 12444.4,
+    tokens: 65536,
+    tflops: 1.23e-7,
+  };
   const shape = '65536,16,20,6,2';
   write('wide.jsonl', Buffer.from(JSON.stringify({ ...read(out)[0]!, ...slow, shape, threads: 128 })));
   const args = [...wide, '--shape', shape, '--tokens', '65536', '--threads', '128', '--baseline', out];
   const { stdout } = await run(...args);
-  expect(stdout).toContain('T65536 bfloat16 backward ×128  12346 (12222–12444)  1.23e-7');
+  expect(stdout).toContain('T65536 bfloat16 backward ×128  ~12346 (12222–12444)  1.23e-7');
   expect(stdout.split('\n').filter(line => line.length > 80)).toEqual([]);
 });
 
@@ -132,7 +164,14 @@ async function earlier(name: string, factor: number, changes: Partial<BenchResul
   const out = join(folder, `${name}.jsonl`);
   await run(...SMALL, '--out', out);
   const result = read(out)[0]!;
-  const taking = (ms: number): BenchResult => ({ ...result, medianMs: ms, lowMs: ms, highMs: ms });
+  const { rulers, ...rest } = result;
+  const taking = (ms: number): BenchResult => {
+    const inRulers = (rulers! * ms) / rest.medianMs;
+    return {
+      ...{ ...rest, medianMs: ms, lowMs: ms, highMs: ms },
+      ...{ rulers: inRulers, rulersLow: inRulers, rulersHigh: inRulers },
+    };
+  };
   const before = { ...taking(factor * result.medianMs), ...changes };
   write(`${name}.jsonl`, Buffer.from(`${JSON.stringify(taking(result.medianMs))}\n`));
   write(`${name}-before.jsonl`, Buffer.from(`${JSON.stringify(before)}\n`));
@@ -207,7 +246,8 @@ test.each([
   ]);
 });
 
-const KEYS = 'shape, activation, tokens, router, skew, dtype, pass, stage, device, graph, threads, minTime';
+const KEYS =
+  'shape, activation, tokens, router, skew, dtype, pass, stage, device, graph, threads, cache, minTime, maxTime, precision';
 test.each([
   ['shapes: mixtral-mini', `: expected only the keys ${KEYS}, got "shapes"`],
   ['tokens: "16"', ': tokens: expected a number or a list of them, got "16"'],

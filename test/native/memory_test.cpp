@@ -82,6 +82,27 @@ TEST_SUITE("memory") {
     CHECK_EQ(cpu::allocate_storage(4096)->data(), last);
   }
 
+  TEST_CASE("the peak is of what was in use at once since it was last asked, kept blocks not counted") {
+    cpu::trim_pool();
+    cpu::restart_peak();
+    const size_t before = cpu::restart_peak();
+    auto first = cpu::allocate_storage(4096);
+    first.reset();
+    for (int turn = 0; turn < 2; ++turn) {
+      first = cpu::allocate_storage(4096);
+      cpu::allocate_storage(8192).reset();
+      first.reset();
+    }
+    // Beyond what is kept.
+    cpu::allocate_storage(2 * kLimit).reset();
+    CHECK_EQ(cpu::restart_peak() - before, 2 * kLimit);
+    first = cpu::allocate_storage(4096);
+    auto second = cpu::allocate_storage(8192);
+    second.reset();
+    CHECK_EQ(cpu::restart_peak() - before, 4096 + 8192);
+    CHECK_EQ(cpu::restart_peak() - before, 4096);
+  }
+
   TEST_CASE("blocks are of one thread at a time") {
     std::vector<std::thread> threads;
     std::vector<int> wrong(4, 0);
