@@ -1,7 +1,7 @@
 // What the options of `moe-kernels bench` ask for.
 
 import { type BenchCase, CACHE_MODES, expandSweep, parseShapes } from '../../bench/campaign.ts';
-import { type RoundOptions, withDefaults } from '../../bench/rounds.ts';
+import { checkTimes, type RoundOptions, withDefaults } from '../../bench/rounds.ts';
 import { PASSES } from '../../bench/shapes.ts';
 import { ACTIVATIONS } from '../activation.ts';
 import { checkOneOf } from '../check.ts';
@@ -74,9 +74,11 @@ export function parseRounds(
 ): RoundOptions {
   const milliseconds = (option: 'minTime' | 'maxTime', text: string) =>
     1000 * checkPositive(nameOf(option), text);
-  return withDefaults({
+  const rounds = withDefaults({
     minTimeMs: milliseconds('minTime', minTime),
     ...(maxTime !== undefined && { maxTimeMs: milliseconds('maxTime', maxTime) }),
     precision: checkPositive(nameOf('precision'), precision),
   });
+  checkTimes(rounds, nameOf('maxTime'));
+  return rounds;
 }

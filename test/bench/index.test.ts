@@ -53,6 +53,9 @@ describe('bench()', () => {
     [{ threads: [0] }, 'threads: expected an integer from 1 to 1024, got 0'],
     [{ activation: 'tanh' as 'relu' }, 'activation: expected one of '],
     [{ device: 'tpu' as 'cpu' }, 'device: expected cpu or cuda:N, got "tpu"'],
+    [{ precision: 0 }, 'precision: expected a positive number, got 0'],
+    [{ maxTimeMs: 0.5 }, 'maxTimeMs: expected no less than the least time, 0.001 s, got 0.0005 s'],
+    [{ caches: ['hot' as 'cold'] }, 'caches: expected one of cold, warm, got "hot"'],
     [{ minTimeMs: 0 }, 'minTimeMs: expected a positive number, got 0'],
   ])('%j is refused at the call', (request, sentence) => {
     const call = () => bench({ ...SMALL, ...request });
