@@ -17,7 +17,7 @@ import {
   parseShapes,
 } from './campaign.ts';
 import type { BenchResult } from './result.ts';
-import { type RoundOptions, withDefaults } from './rounds.ts';
+import { checkTimes, type RoundOptions, withDefaults } from './rounds.ts';
 import { type RouterChoice, withRouters, withSkews } from './routed-shapes.ts';
 import { checkLayerFits, runBench } from './run.ts';
 import type { Pass } from './shapes.ts';
@@ -79,6 +79,7 @@ export function bench(request: BenchRequest = {}): AsyncGenerator<BenchResult> {
   for (const [name, value] of Object.entries(asked))
     if (!(value > 0 && value < Infinity))
       throw badArgument('ERR_INVALID_ARGUMENT', name, 'a positive number', describe(value));
+  checkTimes(asked, 'maxTimeMs');
   const layers = groupByLayer(casesOf(request));
   for (const layer of layers) checkLayerFits(layer);
   return measureLayers(layers, asked);

@@ -1,6 +1,7 @@
 // Passes by turns of a few runs, the ruler beside each turn, round after round until every median is known as precisely as asked for:
 // what the machine does for a while then happens to all of them, and for each in one stretch of several.
 
+import { badArgument } from '../src/errors.ts';
 import { letSignalsIn, type Measured, type Timing, timeOnce, timingOf, warmUp } from './measure.ts';
 import { type Estimate, estimateDrifting, FEWEST_VALUES, median, sum } from './statistics.ts';
 
@@ -22,6 +23,21 @@ export function withDefaults({
   precision = 2,
 }: Partial<RoundOptions>): RoundOptions {
   return { minTimeMs, maxTimeMs, precision };
+}
+
+/**
+ * @param maxTime what the sentence calls it
+ * @throws MoeError ERR_INVALID_ARGUMENT
+ */
+export function checkTimes({ minTimeMs, maxTimeMs }: RoundOptions, maxTime: string): void {
+  if (maxTimeMs >= minTimeMs) return;
+  const seconds = (ms: number) => `${ms / 1000} s`;
+  throw badArgument(
+    'ERR_INVALID_ARGUMENT',
+    maxTime,
+    `no less than the least time, ${seconds(minTimeMs)}`,
+    seconds(maxTimeMs),
+  );
 }
 
 export interface RoundTiming extends Timing {

@@ -8,7 +8,7 @@ import {
   type NamedShape,
   parseShapes,
 } from '../../bench/campaign.ts';
-import { type RoundOptions, withDefaults } from '../../bench/rounds.ts';
+import { checkTimes, type RoundOptions, withDefaults } from '../../bench/rounds.ts';
 import { withRouters, withSkews } from '../../bench/routed-shapes.ts';
 import { partsOf } from '../../bench/stages.ts';
 import { ACTIVATIONS } from '../activation.ts';
@@ -101,9 +101,11 @@ export function parseRounds(
 ): RoundOptions {
   const milliseconds = (option: 'minTime' | 'maxTime', text: string) =>
     1000 * checkPositive(nameOf(option), text);
-  return withDefaults({
+  const rounds = withDefaults({
     minTimeMs: milliseconds('minTime', minTime),
     ...(maxTime !== undefined && { maxTimeMs: milliseconds('maxTime', maxTime) }),
     precision: checkPositive(nameOf('precision'), precision),
   });
+  checkTimes(rounds, nameOf('maxTime'));
+  return rounds;
 }

@@ -55,6 +55,9 @@ describe('bench()', () => {
     [{ activation: 'tanh' as 'relu' }, 'activation: expected one of '],
     [{ device: 'tpu' as 'cpu' }, 'device: expected cpu or cuda:N, got "tpu"'],
     [{ graph: 'on' }, 'graph: expected off on cpu, which launches no graphs, got "on"'],
+    [{ precision: 0 }, 'precision: expected a positive number, got 0'],
+    [{ maxTimeMs: 0.5 }, 'maxTimeMs: expected no less than the least time, 0.001 s, got 0.0005 s'],
+    [{ caches: ['hot' as 'cold'] }, 'caches: expected one of cold, warm, got "hot"'],
     [{ minTimeMs: 0 }, 'minTimeMs: expected a positive number, got 0'],
   ])('%j is refused at the call', (request, sentence) => {
     const call = () => bench({ ...SMALL, ...request });

@@ -254,6 +254,7 @@ test.each([
   ['tokens: [1, two]', ': tokens: expected a number or a list of them, got an array of length 2'],
   ['dtype: []', ': dtype: expected a string or a list of them, got []'],
   ['minTime: [1]', ': minTime: expected a number, got [1]'],
+  ['minTime: 1\nmaxTime: 0.5', ': maxTime: expected no less than the least time, 1 s, got 0.5 s'],
   ['minTime: 0', ': minTime: expected a positive number, got "0"'],
   ['tokens: [1, 0]', ': tokens: expected an integer from 1 to 2147483647, got 0'],
   ['device: tpu', ': device: expected cpu or cuda:N, got "tpu"'],
