@@ -32,19 +32,21 @@ export interface Measured {
 
 const WARM_UP_RUNS = 2;
 
+/** How long a run takes. */
+export function runOnce({ prepare, run, clear }: Measured): number {
+  prepare();
+  const start = performance.now();
+  run();
+  const elapsed = performance.now() - start;
+  clear();
+  return elapsed;
+}
+
 export async function measure(
-  { prepare, run, clear }: Measured,
+  measured: Measured,
   { minTimeMs = 2000, minRuns = FEWEST_VALUES }: MeasureOptions = {},
 ): Promise<Timing> {
-  const once = () => {
-    prepare();
-    const start = performance.now();
-    run();
-    const elapsed = performance.now() - start;
-    clear();
-    return elapsed;
-  };
-  for (let i = 0; i < WARM_UP_RUNS; i++) once();
+  for (let i = 0; i < WARM_UP_RUNS; i++) runOnce(measured);
   const times: number[] = [];
   let turned = Number.NEGATIVE_INFINITY;
   for (let total = 0; total < minTimeMs || times.length < minRuns; total += times.at(-1)!) {
@@ -52,7 +54,7 @@ export async function measure(
       await letSignalsIn();
       turned = performance.now();
     }
-    times.push(once());
+    times.push(runOnce(measured));
   }
   return timingOf(times);
 }

@@ -3,6 +3,7 @@
 import type { BenchCase } from './campaign.ts';
 import type { Ceilings } from './ceilings.ts';
 import type { Timing } from './measure.ts';
+import type { PeerResult } from './peers/race.ts';
 
 export interface BenchResult extends BenchCase, Timing, Partial<Ceilings> {
   /** Floating-point operations of the experts' matmuls. */
@@ -15,6 +16,8 @@ export interface BenchResult extends BenchCase, Timing, Partial<Ceilings> {
   readonly floorMs?: number;
   /** Rows that each expert gets. */
   readonly expertLoad: readonly number[];
+  /** Peers that took turns with it, where any did: its own times are from those turns. */
+  readonly vs?: readonly PeerResult[];
   readonly instructionSet: string;
   /** As its maker calls it. */
   readonly processor: string;

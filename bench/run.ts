@@ -11,6 +11,7 @@ import { checkWorkload } from './check.ts';
 import { groupBy } from './group-by.ts';
 import { letSignalsIn, type Measured, type MeasureOptions, measure, type Timing } from './measure.ts';
 import { checkMemory } from './memory.ts';
+import { type RaceOptions, Races } from './peers/race.ts';
 import { processorName } from './processor.ts';
 import type { BenchResult } from './result.ts';
 import { bytes, flops, type Pass } from './shapes.ts';
@@ -19,6 +20,8 @@ import { disposeForward, disposeGradients, Workload, type WorkloadForward } from
 export interface BenchOptions extends MeasureOptions {
   /** Called before each case is checked or measured. */
   readonly onCase?: (next: BenchCase) => void;
+  /** The peers that are here, and how to run beside them. */
+  readonly vs?: Omit<RaceOptions, 'minTimeMs'>;
 }
 
 /** A result that is not right is not worth timing. */
@@ -51,7 +54,9 @@ export async function* runBench(
 ): AsyncGenerator<BenchResult> {
   checkLayerFits(cases);
   const { dtype, device } = cases[0]!;
+  const { minTimeMs = 2000, vs } = options;
   using workload = new Workload(cases[0]!, dtype, device);
+  using races = vs && new Races(workload, { ...vs, minTimeMs });
   for (const group of groupBy(cases, ({ threads }) => threads)) {
     setThreads(group[0]!.threads);
     options.onCase?.(group[0]!);
@@ -62,8 +67,10 @@ export async function* runBench(
     const expertLoad = loadOfExperts(workload);
     for (const one of group) {
       options.onCase?.(one);
-      const timing = await measure(measuredPass(workload, one.pass), options);
-      yield resultOf(one, timing, ceilings, expertLoad);
+      const pass = measuredPass(workload, one.pass);
+      const raced = await races?.run(one, pass);
+      const timing = raced?.timing ?? (await measure(pass, options));
+      yield { ...resultOf(one, timing, ceilings, expertLoad), ...(raced && { vs: raced.vs }) };
     }
   }
 }

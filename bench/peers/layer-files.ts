@@ -1,4 +1,4 @@
-// The layer that all contenders load, as raw little-endian float32 files in a temporary folder: x [T, H], dy [T, H], router
+// The layer that peers load, as raw little-endian float32 files in a temporary folder: x [T, H], dy [T, H], router
 // [E, H], up [E, 2I, H] (gate rows first) or [E, I, H], down [E, H, I]; and what they computed from it.
 
 import { closeSync, fstatSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';

@@ -1,44 +1,30 @@
-// This package as a contender: it makes the layer, checks itself against the float64 reference, and writes the layer's files for
-// the others.
+// Our side of a race: the layer as files that peers load, and what ours computes of it.
 
-import { setThreads, trimMemory } from '../../src/device.ts';
-import { packageVersion } from '../../src/package.ts';
 import type { Tensor } from '../../src/tensor.ts';
-import { checkWorkload } from '../check.ts';
-import { checkMemory } from '../memory.ts';
-import { type MeasuredPass, measuredPass, WrongResult } from '../run.ts';
-import { Workload } from '../workload.ts';
+import type { MeasuredPass } from '../run.ts';
+import type { Workload } from '../workload.ts';
 import { type LayerTensor, writeFloats } from './layer-files.ts';
-import { comparedExperts, type Load, nodeProgram, type Peer, type Results } from './peer.ts';
+import { comparedExperts, type Results } from './peer.ts';
 
-export const ours: Peer = {
-  name: 'moe-kernels',
-  can: () => undefined,
-  program: () => nodeProgram(import.meta.url),
-};
-
-export const load: Load = async (task, folder) => {
-  const { shape, dtype, pass, threads } = task;
-  const backward = pass === 'both';
-  setThreads(threads);
-  checkMemory(shape, backward);
-  const workload = new Workload(shape, dtype, 'cpu');
-  const comparisons = await checkWorkload(workload, backward);
-  if (!comparisons.every(({ holds }) => holds)) throw new WrongResult(comparisons);
-  for (const [name, tensor] of Object.entries(layerTensors(workload)))
-    writeFloats(folder, name, await tensor.float32());
-  trimMemory();
-  const measured = measuredPass(workload, pass);
-  return {
-    ...{ version: packageVersion(), threads },
-    run: () => measured.run(),
-    clear: () => measured.clear(),
-    results: () => readResults(workload, measured),
+export async function writeLayer(
+  { x, dy, router, experts, upName }: Workload,
+  folder: string,
+): Promise<void> {
+  const tensors: Record<LayerTensor, Tensor> = {
+    ...{ x, dy, router: router.weight!, up: experts[upName]!, down: experts.down },
   };
-};
+  for (const [name, tensor] of Object.entries(tensors)) writeFloats(folder, name, await tensor.float32());
+}
 
-function layerTensors({ x, dy, router, experts, upName }: Workload): Record<LayerTensor, Tensor> {
-  return { x, dy, router: router.weight!, up: experts[upName]!, down: experts.down };
+/** Runs once. */
+export async function computeResults(workload: Workload, pass: MeasuredPass): Promise<Results> {
+  pass.prepare();
+  pass.run();
+  try {
+    return await readResults(workload, pass);
+  } finally {
+    pass.clear();
+  }
 }
 
 async function readResults({ shape, upName }: Workload, { made }: MeasuredPass): Promise<Results> {

@@ -1,9 +1,13 @@
 // What the options of `moe-kernels bench` ask for.
 
 import { type BenchCase, expandSweep, parseShapes } from '../../bench/campaign.ts';
+import { PEER_NAMES } from '../../bench/peers/names.ts';
+import type { Peer, ProgramOptions } from '../../bench/peers/peer.ts';
+import { peersNamed } from '../../bench/peers/peers.ts';
 import { PASSES } from '../../bench/shapes.ts';
+import { FEWEST_VALUES } from '../../bench/statistics.ts';
 import { ACTIVATIONS } from '../activation.ts';
-import { checkOneOf } from '../check.ts';
+import { checkInteger, checkOneOf } from '../check.ts';
 import { getThreads } from '../device.ts';
 import { FLOAT_DTYPES } from '../dtype.ts';
 import { checkDevice, type DeviceName } from '../tensor.ts';
@@ -16,11 +20,15 @@ export interface BenchCommandOptions {
   activation?: string;
   tokens?: string;
   dtype: string;
-  pass: string;
+  pass?: string;
   device: DeviceName;
   tf32?: boolean;
   threads?: string;
   minTime: string;
+  vs?: string;
+  rounds: string;
+  python: string;
+  ggml?: string;
   out?: string;
   plan?: string;
   baseline?: string;
@@ -58,7 +66,21 @@ export function parseCases(options: BenchCommandOptions, nameOf: NameOf): BenchC
     }),
     dtypes: parseList(nameOf('dtype'), options.dtype, FLOAT_DTYPES),
     threads: threads === undefined ? [getThreads()] : parseCounts(nameOf('threads'), threads, 1024),
-    passes: parseList(nameOf('pass'), options.pass, PASSES),
+    // Most peers have no backward pass.
+    passes: parseList(nameOf('pass'), options.pass ?? (options.vs ? 'forward' : 'both'), PASSES),
     ...{ device, tf32 },
   });
+}
+
+export interface VsOptions extends ProgramOptions {
+  readonly peers: readonly Peer[];
+  readonly rounds: number;
+}
+
+export function parseVs({ vs, rounds, python, ggml }: BenchCommandOptions, nameOf: NameOf): VsOptions {
+  return {
+    peers: vs === undefined ? [] : peersNamed(parseList(nameOf('vs'), vs, PEER_NAMES)),
+    rounds: checkInteger(nameOf('rounds'), Number(rounds), FEWEST_VALUES, 1000),
+    ...{ python, ggml },
+  };
 }

@@ -10,7 +10,7 @@ import { badArgument } from '../errors.ts';
 /** Of a plural also a list. */
 const KEYS = {
   ...{ shape: 'strings', activation: 'string', tokens: 'numbers', dtype: 'strings', pass: 'strings' },
-  ...{ device: 'string', threads: 'numbers', minTime: 'number' },
+  ...{ device: 'string', threads: 'numbers', minTime: 'number', vs: 'strings', rounds: 'number' },
 } as const;
 
 /** The values as they would stand on the command line. */

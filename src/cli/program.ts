@@ -2,6 +2,7 @@
 // usage errors need no native addon.
 
 import { Command, CommanderError, Option } from 'commander';
+import { PEER_NAMES } from '../../bench/peers/names.ts';
 import { FLOAT_DTYPES } from '../dtype.ts';
 import { packageVersion } from '../package.ts';
 import type { DeviceName } from '../tensor.ts';
@@ -78,7 +79,10 @@ Examples:
   moe-kernels bench --shape mixtral-mini 64,512,256,8,2 --dtype float32,bfloat16
       two layers in two dtypes, forward and backward together
   moe-kernels bench --tokens 1,16,512 --threads 1,2 --pass forward --out found.jsonl
-      six results, kept one by one: after Ctrl-C the same command goes on`;
+      six results, kept one by one: after Ctrl-C the same command goes on
+  moe-kernels bench --shape mixtral-mini --tokens 1,16,512 --dtype bfloat16 --vs onnxruntime-node --out found.jsonl
+  moe-kernels report found.jsonl
+      how long the layer takes beside onnxruntime-node, as a page`;
 
 function addBench(program: Command, finish: (code: ExitCode) => void): void {
   program
@@ -92,7 +96,10 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
     .option('--tokens <list>', 'other numbers of tokens, separated by commas (default: the shape’s own)')
     .option('--activation <name>', 'activation of the experts (default: the shape’s own, else swiglu)')
     .option('--dtype <list>', `any of ${FLOAT_DTYPES.join(', ')}, separated by commas`, 'float32')
-    .option('--pass <list>', 'any of forward, backward, both, separated by commas', 'both')
+    .option(
+      '--pass <list>',
+      'any of forward, backward, both, separated by commas (default: both, with --vs forward)',
+    )
     .addOption(deviceOption())
     .option('--tf32', 'let GPUs round float32 operands of matmuls to tf32')
     .option(
@@ -101,8 +108,15 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
     )
     .option('--min-time <seconds>', 'how long to measure each pass', '2')
     .option(
+      '--vs <list>',
+      `other implementations to measure beside it, by turns: any of ${PEER_NAMES.join(', ')}, separated by commas; what a package lacks is fetched, and said`,
+    )
+    .option('--rounds <count>', 'with --vs: turns of each', '15')
+    .option('--python <path>', 'with --vs torch: an interpreter that has it', 'python3')
+    .option('--ggml <path>', 'with --vs ggml: a checkout of it, in a checkout of this package')
+    .option(
       '--plan <file>',
-      'JSON or YAML with any of shape, activation, tokens, dtype, pass, device, threads, minTime; options override it',
+      'JSON or YAML with any of shape, activation, tokens, dtype, pass, device, threads, minTime, vs, rounds; options override it',
     )
     .option(
       '--out <file>',
@@ -116,7 +130,7 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
     .addHelpText('after', BENCH_EXAMPLES)
     .addHelpText(
       'after',
-      `${EXIT_CODES}\n  130  stopped by Ctrl-C\nWith --baseline 1 also says that something is slower.`,
+      `${EXIT_CODES}\n  130  stopped by Ctrl-C\nWith --baseline 1 also says that something is slower, with --vs that a peer fails or computes something else.`,
     )
     .action(async (options, command) => {
       printConfigWhere(options);

@@ -45,6 +45,16 @@ describe('bench()', () => {
     expect(result!.activation).toBe('relu2');
   });
 
+  it('measures peers beside it, forward unless asked otherwise', async () => {
+    const notes: string[] = [];
+    const vs: BenchRequest = { vs: ['loop'], rounds: 6, threads: [1], onNote: note => notes.push(note) };
+    const [forward] = await resultsOf({ ...SMALL, ...vs });
+    expect(forward).toMatchObject({ pass: 'forward', vs: [{ peer: 'loop', dtype: 'float32', threads: 1 }] });
+    const [both] = await resultsOf({ ...SMALL, ...vs, passes: ['both'] });
+    expect(both).not.toHaveProperty('vs');
+    expect(notes).toEqual(['loop has no backward pass: it is left out there']);
+  });
+
   it.each<[BenchRequest, string]>([
     [{ shapes: ['mixtral'] }, 'shapes: expected mixtral-mini, '],
     [{ tokens: [0] }, 'tokens: expected an integer from 1 to 2147483647, got 0'],
@@ -53,6 +63,8 @@ describe('bench()', () => {
     [{ threads: [0] }, 'threads: expected an integer from 1 to 1024, got 0'],
     [{ activation: 'tanh' as 'relu' }, 'activation: expected one of '],
     [{ device: 'tpu' as 'cpu' }, 'device: expected cpu or cuda:N, got "tpu"'],
+    [{ vs: ['jax' as 'loop'] }, 'vs: expected one of onnxruntime-node, loop, '],
+    [{ rounds: 5 }, 'rounds: expected an integer from 6 to 1000, got 5'],
     [{ minTimeMs: 0 }, 'minTimeMs: expected a positive number, got 0'],
   ])('%j is refused at the call', (request, sentence) => {
     const call = () => bench({ ...SMALL, ...request });

@@ -190,7 +190,7 @@ test.each([
   ]);
 });
 
-const KEYS = 'shape, activation, tokens, dtype, pass, device, threads, minTime';
+const KEYS = 'shape, activation, tokens, dtype, pass, device, threads, minTime, vs, rounds';
 test.each([
   ['shapes: mixtral-mini', `: expected only the keys ${KEYS}, got "shapes"`],
   ['tokens: "16"', ': tokens: expected a number or a list of them, got "16"'],
@@ -199,6 +199,7 @@ test.each([
   ['minTime: [1]', ': minTime: expected a number, got [1]'],
   ['minTime: 0', ': minTime: expected a positive number, got "0"'],
   ['tokens: [1, 0]', ': tokens: expected an integer from 1 to 2147483647, got 0'],
+  ['vs: [jax]', ': vs: expected one of onnxruntime-node, loop, torch, tfjs-wasm, ggml, got "jax"'],
   ['device: tpu', ': device: expected cpu or cuda:N, got "tpu"'],
   ['- mixtral-mini', ': expected an object, got an array of length 1'],
   ['', ': expected an object, got null'],

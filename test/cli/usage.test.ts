@@ -1,6 +1,7 @@
 // The command line as a whole: help, information, wrong usage, and the real process.
 
 import { describe, expect, test } from 'vitest';
+import { PEER_NAMES } from '../../bench/peers/names.ts';
 import { PASSES, SHAPES } from '../../bench/shapes.ts';
 import { backendInfo, devices } from '../../src/index.ts';
 import { packageVersion } from '../../src/package.ts';
@@ -40,12 +41,16 @@ describe('help', () => {
         '--plan',
         '--baseline',
         '--tolerance',
+        '--vs',
+        '--rounds',
+        '--python',
+        '--ggml',
         'Examples:',
         '--json',
         'T,H,I,E,K',
       ],
     ],
-    ['bench', [...Object.keys(SHAPES), ...PASSES]],
+    ['bench', [...Object.keys(SHAPES), ...PASSES, ...PEER_NAMES]],
     [
       'profile',
       [...Object.keys(SHAPES), ...PASSES, '--tokens', '--trace', '--device', 'so far the CPU alone'],
@@ -110,6 +115,12 @@ describe('wrong usage is one sentence and exit code 2', () => {
     [
       'bench --activation tanh',
       '--activation: expected one of identity, relu, gelu, gelu_tanh, silu, relu2, swiglu, geglu, geglu_tanh, reglu, swiglu_clamped, got "tanh"',
+    ],
+    ['bench --vs jax', `--vs: expected one of ${PEER_NAMES.join(', ')}, got "jax"`],
+    ['bench --vs loop --rounds 5', '--rounds: expected an integer from 6 to 1000, got 5'],
+    [
+      'bench --vs torch --python /nowhere/python',
+      '--vs: expected torch to be here, got spawn /nowhere/python ENOENT',
     ],
     ['bench --tolerance -1', '--tolerance: expected a number ≥ 0, got -1'],
     [
