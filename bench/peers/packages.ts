@@ -65,7 +65,7 @@ export async function fetchPackages(peer: PeerName, say: Say): Promise<string | 
     await promisify(execFile)('npm', ['ci', ...quietly], { cwd: folder });
     return undefined;
   } catch (error) {
-    return `the npm registry did not give it: ${reasonOf(error as Error & { stderr?: string })}`;
+    return `a fetch that failed: ${reasonOf(error as Error & { stderr?: string })}`;
   }
 }
 

@@ -57,10 +57,7 @@ test('a peer that fails is named, ours is measured without it, and the exit code
 });
 
 test('a plan says what to measure beside', async () => {
-  const plan = write(
-    'plan.yaml',
-    Buffer.from('shape: "4,16,20,6,2"\nminTime: 0.2\nvs: [loop]\nrounds: 7\n'),
-  );
+  const plan = write('plan.yaml', Buffer.from('shape: "4,16,20,6,2"\nminTime: 0.2\nvs: [loop]\nrounds: 7\n'));
   const { stdout } = await run('bench', '--plan', plan, '--threads', '1', '--json');
   const [{ pass, vs }] = jsonLines<BenchResult>(stdout) as [BenchResult];
   expect([pass, vs!.map(({ peer }) => peer)]).toEqual(['forward', ['loop']]);
