@@ -4,6 +4,7 @@ import { badArgument } from '../../src/errors.ts';
 import { type BenchCase, caseKey } from '../campaign.ts';
 import type { BenchResult } from '../result.ts';
 import { ggml } from './ggml.ts';
+import { jaxJs } from './jax-js.ts';
 import { loop } from './loop.ts';
 import type { PeerName } from './names.ts';
 import { onnxruntime } from './onnxruntime.ts';
@@ -12,7 +13,7 @@ import type { PeerFailure } from './race.ts';
 import { tfjsWasm } from './tfjs-wasm.ts';
 import { torch } from './torch.ts';
 
-const PEERS: readonly Peer[] = [onnxruntime, loop, torch, tfjsWasm, ggml];
+const PEERS: readonly Peer[] = [onnxruntime, loop, torch, tfjsWasm, jaxJs, ggml];
 
 export function peersNamed(names: readonly PeerName[]): Peer[] {
   return [...new Set(names)].map(name => PEERS.find(peer => peer.name === name)!);

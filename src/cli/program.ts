@@ -80,7 +80,7 @@ Examples:
       two layers in two dtypes, forward and backward together
   moe-kernels bench --tokens 1,16,512 --threads 1,2 --pass forward --out found.jsonl
       six results, kept one by one: after Ctrl-C the same command goes on
-  moe-kernels bench --shape mixtral-mini --tokens 1,16,512 --dtype bfloat16 --vs onnxruntime-node --out found.jsonl
+  moe-kernels bench --tokens 1,16,512 --dtype bfloat16 --vs onnxruntime-node --out found.jsonl
   moe-kernels report found.jsonl
       how long the layer takes beside onnxruntime-node, as a page`;
 
@@ -109,7 +109,7 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
     .option('--min-time <seconds>', 'how long to measure each pass', '2')
     .option(
       '--vs <list>',
-      `other implementations to measure beside it, by turns: any of ${PEER_NAMES.join(', ')}, separated by commas; what a package lacks is fetched, and said`,
+      `other implementations to measure beside it, by turns: any of ${PEER_NAMES.join(', ')}, separated by commas; what they need from npm is fetched on first use`,
     )
     .option('--rounds <count>', 'with --vs: turns of each', '15')
     .option('--python <path>', 'with --vs torch: an interpreter that has it', 'python3')
@@ -130,7 +130,7 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
     .addHelpText('after', BENCH_EXAMPLES)
     .addHelpText(
       'after',
-      `${EXIT_CODES}\n  130  stopped by Ctrl-C\nWith --baseline 1 also says that something is slower, with --vs that a peer fails or computes something else.`,
+      `${EXIT_CODES}\n  130  stopped by Ctrl-C\nWith --baseline 1 also says that something is slower, with --vs that a peer\nfails or computes something else.`,
     )
     .action(async (options, command) => {
       printConfigWhere(options);

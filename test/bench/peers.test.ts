@@ -33,7 +33,11 @@ describe('what a peer does beside a case', () => {
     ['float32 forward', {}, { ...all(able) }],
     ['relu', { activation: 'relu' }, { ...all(able) }],
     ['geglu', { activation: 'geglu' }, { ...all('no geglu'), loop: able }],
-    ['bfloat16', { dtype: 'bfloat16' }, { ...all('bfloat16'), 'onnxruntime-node': able, 'tfjs-wasm': able }],
+    [
+      'bfloat16',
+      { dtype: 'bfloat16' },
+      { ...all(able), loop: 'bfloat16', torch: 'bfloat16', ggml: 'bfloat16' },
+    ],
     ['float16', { dtype: 'float16' }, { ...all(able), loop: 'float16', ggml: 'float16' }],
     ['both', { pass: 'both' }, { ...all(none), torch: able }],
     ['a GPU', { device: 'cuda:1' }, { ...all('nothing for cuda:1'), loop: able, torch: able }],

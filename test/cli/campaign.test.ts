@@ -199,7 +199,7 @@ test.each([
   ['minTime: [1]', ': minTime: expected a number, got [1]'],
   ['minTime: 0', ': minTime: expected a positive number, got "0"'],
   ['tokens: [1, 0]', ': tokens: expected an integer from 1 to 2147483647, got 0'],
-  ['vs: [jax]', ': vs: expected one of onnxruntime-node, loop, torch, tfjs-wasm, ggml, got "jax"'],
+  ['vs: [jax]', ': vs: expected one of onnxruntime-node, loop, torch, tfjs-wasm, jax-js, ggml, got "jax"'],
   ['device: tpu', ': device: expected cpu or cuda:N, got "tpu"'],
   ['- mixtral-mini', ': expected an object, got an array of length 1'],
   ['', ': expected an object, got null'],

@@ -79,10 +79,13 @@ describe('the tarball', () => {
   });
 
   it('holds how peers are fetched and run, and depends on none of them', async () => {
-    const needed = ['onnxruntime-node/package.json', 'onnxruntime-node/package-lock.json', 'torch_layer.py'];
+    const manifests = ['onnxruntime-node', 'tfjs-wasm', 'jax-js'].flatMap(peer =>
+      ['package.json', 'package-lock.json'].map(name => `${peer}/${name}`),
+    );
+    const needed = [...manifests, 'torch_layer.py'];
     expect(files).toEqual(expect.arrayContaining(needed.map(name => `bench/peers/${name}`)));
     const { dependencies } = await readManifest();
-    expect(Object.keys(dependencies).filter(name => /onnx|tensorflow/.test(name))).toEqual([]);
+    expect(Object.keys(dependencies).filter(name => /onnx|tensorflow|jax/.test(name))).toEqual([]);
   });
 });
 
