@@ -1,11 +1,13 @@
 // Our side of a race: the layer as files that peers load, and what ours computes of it.
 
 import type { Tensor } from '../../src/tensor.ts';
+import { writing } from '../file-access.ts';
 import type { MeasuredPass } from '../run.ts';
 import type { Workload } from '../workload.ts';
 import { type LayerTensor, writeFloats } from './layer-files.ts';
 import { comparedExperts, type Results } from './peer.ts';
 
+/** @throws MoeError ERR_FILE, as where the disk is full */
 export async function writeLayer(
   { x, dy, router, experts, upName }: Workload,
   folder: string,
@@ -13,7 +15,10 @@ export async function writeLayer(
   const tensors: Record<LayerTensor, Tensor> = {
     ...{ x, dy, router: router.weight!, up: experts[upName]!, down: experts.down },
   };
-  for (const [name, tensor] of Object.entries(tensors)) writeFloats(folder, name, await tensor.float32());
+  for (const [name, tensor] of Object.entries(tensors)) {
+    const values = await tensor.float32();
+    writing('vs', folder, () => writeFloats(folder, name, values));
+  }
 }
 
 /** Runs once. */

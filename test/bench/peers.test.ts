@@ -3,14 +3,14 @@
 
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it, vi } from 'vitest';
 import type { BenchCase } from '../../bench/campaign.ts';
 import { readFloats, TemporaryFolder, writeFloats } from '../../bench/peers/layer-files.ts';
 import { loop } from '../../bench/peers/loop.ts';
 import { PEER_NAMES, type PeerName } from '../../bench/peers/names.ts';
 import { moeModel } from '../../bench/peers/onnx-model.ts';
 import { interleaved } from '../../bench/peers/onnxruntime.ts';
-import { computeResults } from '../../bench/peers/ours.ts';
+import { computeResults, writeLayer } from '../../bench/peers/ours.ts';
 import { type Peer, taskFor } from '../../bench/peers/peer.ts';
 import { describeFailure, isBeside, peersNamed, preparePeers } from '../../bench/peers/peers.ts';
 import { differenceBound, type PeerFailure, Races } from '../../bench/peers/race.ts';
@@ -239,6 +239,18 @@ describe('the files of a layer', () => {
       expect(readFloats(path, 'x')).toEqual(values);
     }
     expect(existsSync(path)).toBe(false);
+  });
+
+  it('that cannot be written are refused in one sentence', () => {
+    vi.stubEnv('TMPDIR', '/nowhere');
+    const sentence = 'vs: expected a writable file, got /nowhere (ENOENT)';
+    expect(() => new TemporaryFolder()).toThrow(sentence);
+    vi.unstubAllEnvs();
+  });
+
+  it('are refused where there is no room for them', async () => {
+    using workload = new Workload(SHAPE, 'float32', 'cpu');
+    await expect(writeLayer(workload, '/nowhere')).rejects.toThrow('vs: expected a writable file');
   });
 });
 
