@@ -33,7 +33,7 @@ export interface Measured {
 const WARM_UP_RUNS = 2;
 
 /** How long a run takes. */
-export function runOnce({ prepare, run, clear }: Measured): number {
+export function timeOnce({ prepare, run, clear }: Measured): number {
   prepare();
   const start = performance.now();
   run();
@@ -46,7 +46,7 @@ export async function measure(
   measured: Measured,
   { minTimeMs = 2000, minRuns = FEWEST_VALUES }: MeasureOptions = {},
 ): Promise<Timing> {
-  for (let i = 0; i < WARM_UP_RUNS; i++) runOnce(measured);
+  for (let i = 0; i < WARM_UP_RUNS; i++) timeOnce(measured);
   const times: number[] = [];
   let turned = Number.NEGATIVE_INFINITY;
   for (let total = 0; total < minTimeMs || times.length < minRuns; total += times.at(-1)!) {
@@ -54,7 +54,7 @@ export async function measure(
       await letSignalsIn();
       turned = performance.now();
     }
-    times.push(runOnce(measured));
+    times.push(timeOnce(measured));
   }
   return timingOf(times);
 }

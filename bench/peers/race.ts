@@ -4,7 +4,7 @@
 import { type Comparison, compare, GRADIENT_BOUND, relativeError, VALUE_BOUND } from '../../src/compare.ts';
 import type { FloatDType } from '../../src/dtype.ts';
 import type { BenchCase } from '../campaign.ts';
-import { runOnce, type Timing, timingOf } from '../measure.ts';
+import { type Timing, timeOnce, timingOf } from '../measure.ts';
 import type { MeasuredPass } from '../run.ts';
 import { estimateRatio } from '../statistics.ts';
 import type { Workload } from '../workload.ts';
@@ -154,7 +154,7 @@ export function differenceBound({ dtype, tf32 }: Pick<BenchCase, 'dtype' | 'tf32
 }
 
 async function race(pass: MeasuredPass, ready: readonly Ready[], options: TurnOptions): Promise<Raced> {
-  const ours: Runner = { run: async times => Array.from({ length: times }, () => runOnce(pass)) };
+  const ours: Runner = { run: async times => Array.from({ length: times }, () => timeOnce(pass)) };
   const [turns, ...turnsOfPeers] = await takeTurns(
     [ours, ...ready.map(({ contender }) => contender)],
     options,
