@@ -108,6 +108,24 @@ export function checkGraph(argument: string, value: unknown, device: DeviceName)
   return graph;
 }
 
+/**
+ * Unless said, `warm` beside peers, which have one copy of the layer, and `cold` otherwise.
+ * @param argument what the sentence of an error begins with
+ * @throws MoeError ERR_INVALID_ARGUMENT, or ERR_UNSUPPORTED for another mode beside peers
+ */
+export function checkCaches(
+  argument: string,
+  modes: readonly unknown[] | undefined,
+  besidePeers: boolean,
+): CacheMode[] {
+  const caches = modes?.map(mode => checkOneOf(argument, mode, CACHE_MODES));
+  if (besidePeers && caches?.includes('cold')) {
+    const expected = 'warm beside peers, which have one copy of the layer';
+    throw badArgument('ERR_UNSUPPORTED', argument, expected, caches.join());
+  }
+  return caches ?? [besidePeers ? 'warm' : 'cold'];
+}
+
 const LAUNCHES = { off: [{}], on: [{ graph: true }], both: [{}, { graph: true }] } as const;
 
 /** The product of a sweep's values; what it names twice counts once. */

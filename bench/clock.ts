@@ -19,6 +19,11 @@ export function timeOn(device: DeviceName, call: () => void): number {
     call();
     return timer.stopSync();
   }
+  return timeUntilIdle(device, call);
+}
+
+/** The same by the host's clock. */
+export function timeUntilIdle(device: DeviceName, call: () => void): number {
   return timeToReturn(() => {
     call();
     synchronize(device);

@@ -6,6 +6,7 @@ import { describe } from '../src/dtype.ts';
 import { badArgument, type MoeError } from '../src/errors.ts';
 import { parseStrictJson } from '../src/strict-json.ts';
 import { reading, writing } from './file-access.ts';
+import type { PeerResult } from './peers/race.ts';
 import type { BenchResult } from './result.ts';
 
 /** What a field must be; where it may lack, `undefined` is. */
@@ -13,18 +14,19 @@ type Check = (value: unknown) => boolean;
 
 const isText: Check = value => typeof value === 'string';
 const isPositive: Check = value => typeof value === 'number' && value > 0 && Number.isFinite(value);
-const isAmount: Check = value => value === 0 || isPositive(value);
+const isNotNegative: Check = value => value === 0 || isPositive(value);
 const isDate: Check = value => typeof value === 'string' && !Number.isNaN(Date.parse(value));
 const isFlag: Check = value => value === true;
 const isLoad: Check = value =>
   Array.isArray(value) && value.length > 0 && value.every(rows => Number.isInteger(rows) && rows >= 0);
+const isVs: Check = value => Array.isArray(value) && value.every(isPeerResult);
 const optional =
   (check: Check): Check =>
   value =>
     value === undefined || check(value);
 
-/** Every field of a result but the list `expertLoad`. */
-export const SCALAR_FIELDS: Readonly<Record<Exclude<keyof BenchResult, 'expertLoad'>, Check>> = {
+/** Every field of a result but its lists. */
+export const SCALAR_FIELDS: Readonly<Record<Exclude<keyof BenchResult, 'expertLoad' | 'vs'>, Check>> = {
   ...{
     shape: isText,
     dtype: isText,
@@ -36,7 +38,7 @@ export const SCALAR_FIELDS: Readonly<Record<Exclude<keyof BenchResult, 'expertLo
   },
   ...{ medianMs: isPositive, lowMs: isPositive, highMs: isPositive, p10Ms: isPositive, p90Ms: isPositive },
   ...{ minMs: isPositive, runs: isPositive, clock: isText },
-  ...{ flops: isAmount, bytes: isPositive, tflops: isAmount },
+  ...{ flops: isNotNegative, bytes: isPositive, tflops: isNotNegative },
   ...{
     floorMs: optional(isPositive),
     flopsPerSecond: optional(isPositive),
@@ -58,7 +60,19 @@ export const SCALAR_FIELDS: Readonly<Record<Exclude<keyof BenchResult, 'expertLo
   ...{ cudaDriver: optional(isText), cudaRuntime: optional(isText) },
   date: isDate,
 };
-const FIELDS = { ...SCALAR_FIELDS, expertLoad: isLoad };
+const FIELDS = { ...SCALAR_FIELDS, expertLoad: isLoad, vs: optional(isVs) };
+
+/** Every field of a peer's result. */
+export const PEER_FIELDS: Readonly<Record<keyof PeerResult, Check>> = {
+  ...{ peer: isText, version: isText, dtype: isText, threads: isPositive },
+  ...{ medianMs: isPositive, p10Ms: isPositive, p90Ms: isPositive, runs: isPositive },
+  ...{ difference: isNotNegative, ratio: isPositive, ratioLow: isPositive, ratioHigh: isPositive },
+};
+
+function isPeerResult(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  return Object.entries(PEER_FIELDS).every(([field, holds]) => holds(value[field as keyof typeof value]));
+}
 
 /**
  * @param name what the sentence of an error begins with

@@ -4,6 +4,7 @@ import type { BenchCase } from './campaign.ts';
 import type { Ceilings } from './ceilings.ts';
 import type { Clock } from './clock.ts';
 import type { Machine } from './machine.ts';
+import type { PeerResult } from './peers/race.ts';
 import type { RoundOptions, RoundTiming } from './rounds.ts';
 
 export interface BenchResult extends BenchCase, RoundTiming, RoundOptions, Partial<Ceilings>, Machine {
@@ -23,6 +24,8 @@ export interface BenchResult extends BenchCase, RoundTiming, RoundOptions, Parti
   readonly peakBytes?: number;
   /** Rows that each expert gets. */
   readonly expertLoad: readonly number[];
+  /** Peers that took turns with it, where any did: its own times are from those turns. */
+  readonly vs?: readonly PeerResult[];
   /** When it was measured, as ISO 8601. */
   readonly date: string;
 }

@@ -1,5 +1,6 @@
 // Shapes and their routers: what the layer of a case is, and every shape with every router asked for.
 
+import { isDeepStrictEqual } from 'node:util';
 import { checkOneOf } from '../src/check.ts';
 import type { NamedShape } from './campaign.ts';
 import {
@@ -48,6 +49,16 @@ export function routedShape(layer: NamedShape): RoutedShape {
   const design = designOf(layer);
   const slots = resolveDesign('router', layer, design).topK;
   return { ...layer, logits: logitsPerToken(layer, design), slots };
+}
+
+/** Whether sizes and activation say all of the layer: softmax over all experts, the K largest, normalised where K > 1. */
+export function isPlain(layer: NamedShape): boolean {
+  const { router, ...rest } = designOf(layer);
+  const { bias, selectionBias, expertScale, hash } = router;
+  const isThere = (part: unknown) => part !== undefined && part !== false && part !== 0;
+  if ([...Object.values(rest), bias, selectionBias, expertScale, hash].some(isThere)) return false;
+  const resolve = (design: LayerDesign) => resolveDesign('router', layer, design);
+  return isDeepStrictEqual(resolve({ router }), resolve(plainDesign(layer)));
 }
 
 /** The numbers of an activation are of no use to another. */

@@ -16,6 +16,7 @@ import { machineOf } from './machine.ts';
 import { letSignalsIn, timeOnce } from './measure.ts';
 import { type MeasuredCase, measuredCase } from './measured-case.ts';
 import { checkMemory } from './memory.ts';
+import { type RaceOptions, Races } from './peers/race.ts';
 import type { BenchResult } from './result.ts';
 import { measureInRounds, type RoundOptions, type RoundTiming, withDefaults } from './rounds.ts';
 import { routedShape, workloadOptions } from './routed-shapes.ts';
@@ -27,6 +28,8 @@ import { loadOfExperts, Workload } from './workload.ts';
 export interface BenchOptions extends Partial<RoundOptions> {
   /** Called before each case is checked or measured. */
   readonly onCase?: (next: BenchCase) => void;
+  /** The peers that are here, and how to run beside them. */
+  readonly vs?: Omit<RaceOptions, 'minTimeMs'>;
 }
 
 /** A result that is not right is not worth timing. */
@@ -63,12 +66,14 @@ export async function* runBench(
 ): AsyncGenerator<BenchResult> {
   checkLayerFits(cases);
   using workload = makeLayer(cases[0]!);
+  const asked = withDefaults(options);
+  using races = options.vs && new Races(workload, { ...options.vs, minTimeMs: asked.minTimeMs });
   for (const group of groupBy(cases, ({ threads }) => threads)) {
     setThreads(group[0]!.threads);
     options.onCase?.(group[0]!);
     await letSignalsIn();
     await checkCases(workload, group);
-    yield* timeCases(workload, group, options);
+    yield* timeCases(workload, group, asked, { ...options, races });
   }
 }
 
@@ -102,36 +107,57 @@ function refuseWrong(comparisons: readonly Comparison[]): void {
 async function* timeCases(
   workload: Workload,
   group: readonly BenchCase[],
-  { onCase, ...options }: BenchOptions,
+  asked: RoundOptions,
+  { onCase, races }: Pick<BenchOptions, 'onCase'> & { readonly races?: Races | undefined },
 ): AsyncGenerator<BenchResult> {
   const { dtype, device } = workload;
-  const asked = withDefaults(options);
   const ceilings = ceilingsOf(device, dtype);
   const ofRouter = group.some(inFloat32) ? ceilingsOf(device, 'float32') : ceilings;
   trimMemory();
   const expertLoad = loadOfExperts(workload);
-  const peaks = device === 'cpu' ? group.map(one => peakOf(workload, one)) : [];
-  const count = group.some(({ cache }) => cache === 'cold') ? countCopies(workload, expertLoad) : 1;
+  const peaks = new Map(group.map(one => [one, device === 'cpu' ? peakOf(workload, one) : undefined]));
+  const knownOf = (one: BenchCase, copies: number) => ({
+    ...{ copies, peakBytes: peaks.get(one), expertLoad },
+    ceilings: inFloat32(one) ? ofRouter : ceilings,
+  });
+  const alone: BenchCase[] = [];
+  for (const one of group) {
+    onCase?.(one);
+    const raced = await races?.run(one);
+    if (raced === undefined) alone.push(one);
+    else
+      yield { ...resultOf(one, { ...raced.timing, ...asked }, knownOf(one, 1)), clock: 'wall', vs: raced.vs };
+  }
+  const count = alone.some(({ cache }) => cache === 'cold') ? countCopies(workload, expertLoad) : 1;
   using copies = new Copies(workload, count, () => makeLayer(group[0]!));
   const contestants: Contestant[] = [];
   try {
-    for (const [i, one] of group.entries()) {
+    for (const one of alone) {
       const layers = one.cache === 'cold' ? copies.layers : [workload];
-      const known = { copies: layers.length, peakBytes: peaks[i], expertLoad };
       const ruler = device === 'cpu' ? { ruler: native.ruler } : {};
-      contestants.push({ one, known, pass: measuredCase(layers, one), ...ruler });
+      contestants.push({
+        one,
+        known: knownOf(one, layers.length),
+        pass: measuredCase(layers, one),
+        ...ruler,
+      });
     }
     const onNext = ({ one }: Contestant) => onCase?.(one);
     for await (const [{ one, known }, timing] of measureInRounds(contestants, asked, onNext))
-      yield resultOf(one, { ...timing, ...asked }, inFloat32(one) ? ofRouter : ceilings, known);
+      yield resultOf(one, { ...timing, ...asked }, known);
   } finally {
     for (const { pass } of contestants) pass[Symbol.dispose]();
   }
 }
 
+/** What is known of a case before it is timed. */
+interface Known extends Pick<BenchResult, 'copies' | 'peakBytes' | 'expertLoad'> {
+  readonly ceilings: Ceilings;
+}
+
 interface Contestant {
   readonly one: BenchCase;
-  readonly known: Pick<BenchResult, 'copies' | 'peakBytes' | 'expertLoad'>;
+  readonly known: Known;
   readonly pass: MeasuredCase;
   readonly ruler?: () => number;
 }
@@ -161,8 +187,7 @@ function touched(expertLoad: readonly number[]): number {
 function resultOf(
   one: BenchCase,
   timing: RoundTiming & RoundOptions,
-  ceilings: Ceilings,
-  known: Contestant['known'],
+  { ceilings, ...known }: Known,
 ): BenchResult {
   const { shape, dtype, device, pass, stage, threads, tf32, graph, ...layer } = one;
   const cost = costOf(one, known.expertLoad);

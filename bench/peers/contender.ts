@@ -3,17 +3,20 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
+import type { PeerName } from './names.ts';
 import type { Program, Task } from './peer.ts';
 import { type Failure, REPLY_DESCRIPTOR, type Replies, type Request } from './protocol.ts';
 
-/** A contender that could not do what it was asked. */
+/** A contender that could not do what it was asked, or did something else. */
 export class ContenderFailure extends Error {
   override readonly name = 'ContenderFailure';
-  readonly contender: string;
+  readonly contender: PeerName;
+  readonly because: 'failed' | 'wrong';
 
-  constructor(contender: string, reason: string) {
+  constructor(contender: PeerName, reason: string, because: 'failed' | 'wrong' = 'failed') {
     super(reason);
     this.contender = contender;
+    this.because = because;
   }
 }
 
@@ -28,18 +31,21 @@ interface Waiting {
 }
 
 export class Contender implements AsyncDisposable {
-  readonly name: string;
+  readonly name: PeerName;
   readonly #child: ChildProcess;
   readonly #ended: Promise<void>;
+  readonly #kill = () => this.#child.kill('SIGKILL');
   #waiting: Waiting | undefined;
   #over: string | undefined;
   #output = '';
 
-  constructor(name: string, { command, args }: Program, threads: number) {
+  constructor(name: PeerName, { command, args }: Program, threads: number) {
     this.name = name;
     // The variables count before a library is loaded; each contender sets its threads in its own way as well.
     const env = { ...process.env, OMP_NUM_THREADS: `${threads}`, MOE_KERNELS_THREADS: `${threads}` };
-    this.#child = spawn(command, args, { env, stdio: ['pipe', 'pipe', 'pipe', 'pipe'] });
+    // In a process group of its own, which Ctrl-C does not reach: it ends with this process.
+    this.#child = spawn(command, args, { env, detached: true, stdio: ['pipe', 'pipe', 'pipe', 'pipe'] });
+    process.once('exit', this.#kill);
     for (const stream of [this.#child.stdout!, this.#child.stderr!]) {
       stream.setEncoding('utf8').on('data', (text: string) => {
         this.#output = (this.#output + text).slice(-KEPT_OUTPUT);
@@ -76,16 +82,17 @@ export class Contender implements AsyncDisposable {
   /** Ends the process and waits until it is gone. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#child.stdin!.end();
-    const killer = setTimeout(() => this.#child.kill('SIGKILL'), 5000);
+    const killer = setTimeout(this.#kill, 5000);
     await this.#ended;
     clearTimeout(killer);
+    process.off('exit', this.#kill);
   }
 
   async #ask<R extends Request>(request: R): Promise<Replies[R['do']]> {
     if (this.#over !== undefined) throw this.#failure(this.#over);
     const limit = setTimeout(() => {
       this.#over = `no answer in ${LIMIT_MS / 1000} s`;
-      this.#child.kill('SIGKILL');
+      this.#kill();
     }, LIMIT_MS);
     try {
       const line = await new Promise<string>((resolve, reject) => {

@@ -1,37 +1,36 @@
 // ggml, which llama.cpp computes with and which no npm package has at the level of ops: the layer as llama.cpp's graph chains it, in
-// an addon (`ggml/`) that is built against a checkout of ggml.
+// an addon (`ggml/`, in a checkout of this package alone) that is built against a checkout of ggml.
 
 import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
 import { type LayerTensor, readFloats } from './layer-files.ts';
 import { peerFile } from './packages.ts';
-import { type Load, nodeProgram, type Peer, unsupported } from './peer.ts';
+import { type Load, nodeProgram, type Peer, type Say } from './peer.ts';
 
 const FOLDER = peerFile('ggml');
-/** Its gelu looks up a table of float16. */
-const ACTIVATIONS = ['swiglu', 'silu', 'relu', 'identity'];
-
 export const ggml: Peer = {
   name: 'ggml',
-  absent: ({ ggml: source }) =>
-    source === undefined ? 'no checkout of it (--ggml)' : build(resolve(source)),
-  can: task =>
-    unsupported(task, {
-      dtypes: ['float32', 'bfloat16', 'float16'],
-      passes: ['forward'],
-      activations: ACTIVATIONS,
-    }),
+  dtypes: ['float32', 'bfloat16', 'float16'],
+  passes: ['forward'],
+  // Its gelu looks up a table of float16.
+  activations: ['swiglu', 'silu', 'relu', 'identity'],
+  gpus: false,
+  absent: async ({ ggml: source }, say) => {
+    if (!existsSync(FOLDER)) return 'a package without its sources, which a checkout of moe-kernels has';
+    return source === undefined ? 'no checkout of it (--ggml)' : build(resolve(source), say);
+  },
   program: () => nodeProgram(import.meta.url),
 };
 
 /** Builds the addon where that was not done yet. Returns what went wrong, if anything. */
-function build(source: string): string | undefined {
-  process.stderr.write(`Building against ${source}\n`);
+function build(source: string, say: Say): string | undefined {
+  say(`building for ggml in ${source}`);
   const args = ['cmake-js', 'build', '-d', FOLDER, `--CDGGML_SOURCE=${source}`];
-  const { status, stdout, stderr, error } = spawnSync('npx', args, { encoding: 'utf8' });
+  // What the compiler prints is no result.
+  const { status, error } = spawnSync('npx', args, { stdio: ['ignore', 2, 2] });
   if (status === 0) return undefined;
-  process.stderr.write(`${stdout ?? ''}${stderr ?? ''}`);
   return `its addon could not be built with ${source}: ${error?.message ?? `exit code ${status}`}`;
 }
 

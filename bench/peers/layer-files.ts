@@ -1,9 +1,10 @@
-// The layer that all contenders load, as raw little-endian float32 files in a temporary folder: x [T, H], dy [T, H], router
+// The layer that peers load, as raw little-endian float32 files in a temporary folder: x [T, H], dy [T, H], router
 // [E, H], up [E, 2I, H] (gate rows first) or [E, I, H], down [E, H, I]; and what they computed from it.
 
 import { closeSync, fstatSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { writing } from '../file-access.ts';
 
 export const LAYER_TENSORS = ['x', 'dy', 'router', 'up', 'down'] as const;
 export type LayerTensor = (typeof LAYER_TENSORS)[number];
@@ -48,9 +49,12 @@ function inChunks(
   }
 }
 
-/** A folder that is gone when disposed, or when the process exits. */
+/**
+ * A folder that is gone when disposed, or when the process exits.
+ * @throws MoeError ERR_FILE if there is no room for one
+ */
 export class TemporaryFolder implements Disposable {
-  readonly path = mkdtempSync(join(tmpdir(), 'moe-kernels-peers-'));
+  readonly path = writing('vs', tmpdir(), () => mkdtempSync(join(tmpdir(), 'moe-kernels-peers-')));
   readonly #remove = () => rmSync(this.path, { recursive: true, force: true });
 
   constructor() {

@@ -5,10 +5,11 @@ import { basename, join } from 'node:path';
 import type { Activation } from '../../src/activation.ts';
 import { readFloats, tensorFile, writeFloats } from './layer-files.ts';
 import { moeModel } from './onnx-model.ts';
-import { fetchPeers, importPeer, peerVersion } from './packages.ts';
-import { type Load, nodeProgram, type Peer, unsupported } from './peer.ts';
+import { fetchPackages, peerVersion, requirePeer } from './packages.ts';
+import { type Load, nodeProgram, type Peer } from './peer.ts';
 
-const PACKAGE = 'onnxruntime-node';
+/** Of the peer and of its package. */
+const NAME = 'onnxruntime-node';
 
 /** Attributes of the operator; its gelu is the tanh approximation, its swiglu takes gate and up rows in turn. */
 const ACTIVATIONS: Partial<Record<Activation, Parameters<typeof moeModel>[1]>> = {
@@ -25,10 +26,12 @@ const ACTIVATIONS: Partial<Record<Activation, Parameters<typeof moeModel>[1]>> =
 };
 
 export const onnxruntime: Peer = {
-  name: PACKAGE,
-  absent: fetchPeers,
-  can: task =>
-    unsupported(task, { dtypes: ['float32'], passes: ['forward'], activations: Object.keys(ACTIVATIONS) }),
+  name: NAME,
+  dtypes: ['float32'],
+  passes: ['forward'],
+  activations: Object.keys(ACTIVATIONS) as Activation[],
+  gpus: false,
+  absent: (_, say) => fetchPackages(NAME, say),
   program: () => nodeProgram(import.meta.url),
 };
 
@@ -50,7 +53,7 @@ interface Session {
 }
 
 export const load: Load = async ({ shape, threads }, folder) => {
-  const { Tensor, InferenceSession } = await importPeer<OnnxRuntime>(PACKAGE);
+  const { Tensor, InferenceSession } = requirePeer<OnnxRuntime>(NAME, NAME);
   const { tokens, hidden, intermediate, activation } = shape;
   const gated = activation === 'swiglu';
   if (gated)
@@ -74,7 +77,7 @@ export const load: Load = async ({ shape, threads }, folder) => {
   const x = new Tensor('float32', readFloats(folder, 'x'), [tokens, hidden]);
   let y: OnnxTensor;
   return {
-    ...{ version: peerVersion(PACKAGE), threads },
+    ...{ version: peerVersion(NAME, NAME), threads },
     run: async () => {
       ({ y } = await session.run({ x }));
     },

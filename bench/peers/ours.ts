@@ -1,49 +1,35 @@
-// This package as a contender: it makes the layer, checks itself against the float64 reference, and writes the layer's files for
-// the others.
+// Our side of a race: the layer as files that peers load, and what ours computes of it.
 
-import { setThreads, synchronize, trimMemory } from '../../src/device.ts';
-import { DTYPES } from '../../src/dtype.ts';
-import { packageVersion } from '../../src/package.ts';
 import type { Tensor } from '../../src/tensor.ts';
-import { checkWorkload } from '../check.ts';
-import { type MeasuredPass, measuredPass } from '../measured-case.ts';
-import { checkMemory } from '../memory.ts';
-import { WrongResult } from '../run.ts';
-import { Workload } from '../workload.ts';
+import { writing } from '../file-access.ts';
+import type { MeasuredPass } from '../measured-case.ts';
+import type { Workload } from '../workload.ts';
 import { type LayerTensor, writeFloats } from './layer-files.ts';
-import { comparedExperts, type Load, nodeProgram, type Peer, type Results } from './peer.ts';
+import { comparedExperts, type Results } from './peer.ts';
 
-export const ours: Peer = {
-  name: 'moe-kernels',
-  can: () => undefined,
-  program: () => nodeProgram(import.meta.url),
-};
-
-export const load: Load = async (task, folder) => {
-  const { shape, dtype, pass, threads } = task;
-  const backward = pass === 'both';
-  setThreads(threads);
-  checkMemory('one', shape, { backward, elementBytes: DTYPES[dtype].bytes });
-  const workload = new Workload(shape, dtype, 'cpu');
-  const comparisons = await checkWorkload(workload, backward);
-  if (!comparisons.every(({ holds }) => holds)) throw new WrongResult(comparisons);
-  for (const [name, tensor] of Object.entries(layerTensors(workload)))
-    writeFloats(folder, name, await tensor.float32());
-  trimMemory();
-  const measured = measuredPass([workload], pass);
-  return {
-    ...{ version: packageVersion(), threads },
-    run: () => {
-      measured.run();
-      synchronize();
-    },
-    clear: () => measured.clear(),
-    results: () => readResults(workload, measured),
+/** @throws MoeError ERR_FILE, as where the disk is full */
+export async function writeLayer(
+  { x, dy, router, experts, upName }: Workload,
+  folder: string,
+): Promise<void> {
+  const tensors: Record<LayerTensor, Tensor> = {
+    ...{ x, dy, router: router.weight!, up: experts[upName]!, down: experts.down },
   };
-};
+  for (const [name, tensor] of Object.entries(tensors)) {
+    const values = await tensor.float32();
+    writing('vs', folder, () => writeFloats(folder, name, values));
+  }
+}
 
-function layerTensors({ x, dy, router, experts, upName }: Workload): Record<LayerTensor, Tensor> {
-  return { x, dy, router: router.weight!, up: experts[upName]!, down: experts.down };
+/** Runs once. */
+export async function computeResults(workload: Workload, pass: MeasuredPass): Promise<Results> {
+  pass.prepare();
+  pass.run();
+  try {
+    return await readResults(workload, pass);
+  } finally {
+    pass.clear();
+  }
 }
 
 async function readResults({ shape, upName }: Workload, { made }: MeasuredPass): Promise<Results> {

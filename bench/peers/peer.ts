@@ -3,17 +3,23 @@
 
 import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { Activation } from '../../src/activation.ts';
 import type { FloatDType } from '../../src/dtype.ts';
+import type { DeviceName } from '../../src/tensor.ts';
+import type { BenchCase } from '../campaign.ts';
+import { isPlain } from '../routed-shapes.ts';
 import type { LayerShape, Pass } from '../shapes.ts';
+import type { PeerName } from './names.ts';
 
-export const PEER_PASSES = ['forward', 'both'] as const satisfies readonly Pass[];
-
-/** What every contender computes: softmax over all experts, the K largest, normalised where K > 1. */
+/** What a peer computes: softmax over all experts, the K largest, normalised where K > 1. */
 export interface Task {
   readonly shape: LayerShape;
   readonly dtype: FloatDType;
-  readonly pass: (typeof PEER_PASSES)[number];
+  readonly pass: Pass;
   readonly threads: number;
+  readonly device: DeviceName;
+  /** Whether a GPU rounds float32 operands to tf32. */
+  readonly tf32: boolean;
 }
 
 /** A command that speaks the protocol of `protocol.ts`. */
@@ -29,20 +35,45 @@ export interface ProgramOptions {
   readonly ggml?: string;
 }
 
+/** Says something that the user should know, in one line. */
+export type Say = (line: string) => void;
+
 export interface Peer {
-  readonly name: string;
-  /** Fetches it where that is possible; why it is not here, or undefined where it is. */
-  absent?(options: ProgramOptions): string | undefined;
-  /** Why it cannot compute the task; undefined where it can. */
-  can(task: Task): string | undefined;
+  readonly name: PeerName;
+  /** float32 among them. */
+  readonly dtypes: readonly FloatDType[];
+  readonly passes: readonly Pass[];
+  readonly activations: readonly Activation[];
+  readonly gpus: boolean;
+  /** Fetches it where that is possible, not without saying so; why it is not here, or undefined where it is. */
+  absent?(options: ProgramOptions, say: Say): Promise<string | undefined>;
   program(options: ProgramOptions): Program;
 }
 
+/** What the peer computes beside a case, in float32 where it lacks the dtype; or what it has instead of the case. */
+export function taskFor(peer: Peer, one: BenchCase): Task | string {
+  const { tokens, hidden, intermediate, experts, topK, activation, dtype, pass, threads, device } = one;
+  if (one.stage !== undefined) return 'no single ops';
+  if (one.graph) return 'no captured graphs';
+  if (!isPlain(one)) return 'no other layer than one of softmax routing';
+  if (!peer.gpus && device !== 'cpu') return `nothing for ${device}`;
+  if (!peer.passes.includes(pass)) return 'no backward pass';
+  if (!peer.activations.includes(activation)) return `no ${activation}`;
+  return {
+    shape: { tokens, hidden, intermediate, experts, topK, activation },
+    dtype: peer.dtypes.includes(dtype) ? dtype : 'float32',
+    ...{ pass, threads, device, tf32: one.tf32 ?? false },
+  };
+}
+
+const OF_GRADIENTS = ['dx', 'd.router', 'd.up', 'd.down'] as const;
+
 /** What is compared of a pass; the weights' gradients of {@link comparedExperts}. */
-export const RESULTS = {
+export const RESULTS: Readonly<Record<Pass, readonly string[]>> = {
   forward: ['y'],
-  both: ['y', 'dx', 'd.router', 'd.up', 'd.down'],
-} as const satisfies Record<Task['pass'], readonly string[]>;
+  backward: OF_GRADIENTS,
+  both: ['y', ...OF_GRADIENTS],
+};
 
 /** The {@link RESULTS} by name, as float32. */
 export type Results = Readonly<Record<string, Float32Array>>;
@@ -70,22 +101,7 @@ export function comparedExperts({ experts }: LayerShape): number[] {
 /** The program of a peer that runs in Node, whose module exports `load`. */
 export function nodeProgram(module: string): Program {
   const here = fileURLToPath(import.meta.url);
-  const typescript = extname(here) === '.ts' ? ['--import', 'tsx'] : [];
+  const typescript = extname(here) === '.ts' ? ['--import', import.meta.resolve('tsx')] : [];
   const child = fileURLToPath(new URL(`./child${extname(here)}`, import.meta.url));
   return { command: process.execPath, args: [...typescript, '--expose-gc', child, module] };
-}
-
-/** The first thing that is not supported, in words. */
-export function unsupported(
-  task: Task,
-  supported: {
-    readonly dtypes: readonly string[];
-    readonly passes: readonly string[];
-    readonly activations: readonly string[];
-  },
-): string | undefined {
-  if (!supported.dtypes.includes(task.dtype)) return `no ${task.dtype}`;
-  if (!supported.passes.includes(task.pass)) return 'no backward pass';
-  if (!supported.activations.includes(task.shape.activation)) return `no ${task.shape.activation}`;
-  return undefined;
 }

@@ -4,7 +4,7 @@
 import type { Task } from './peer.ts';
 
 export type Request =
-  /** Loads the layer whose files lie in `folder`; ours writes them. */
+  /** Loads the layer whose files lie in `folder`. */
   | { readonly do: 'load'; readonly task: Task; readonly folder: string }
   /** Runs once and writes each result to `<folder>/<prefix>.<name>.f32`. */
   | { readonly do: 'check'; readonly prefix: string }

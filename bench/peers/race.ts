@@ -1,127 +1,141 @@
-// Contenders beside each other on one task: each in a process of its own, what they compute compared before anything is timed, then
-// turn by turn, A B C A B C, so that whatever the machine does meanwhile happens to all of them.
+// A layer of ours beside peers, each in a process of its own: what they compute is held against what ours does before anything is
+// timed, then all take turns.
 
-import { setTimeout } from 'node:timers/promises';
 import { type Comparison, compare, GRADIENT_BOUND, relativeError, VALUE_BOUND } from '../../src/compare.ts';
 import type { FloatDType } from '../../src/dtype.ts';
-import { processorName } from '../processor.ts';
-import { flops, type LayerShape, type Pass } from '../shapes.ts';
-import { ascending, type Estimate, estimateRatio, FEWEST_VALUES, quantile } from '../statistics.ts';
+import type { BenchCase } from '../campaign.ts';
+import { timeUntilIdle } from '../clock.ts';
+import { type Timing, timeOnce, timingOf } from '../measure.ts';
+import { type MeasuredPass, measuredPass } from '../measured-case.ts';
+import { estimateRatio } from '../statistics.ts';
+import type { Workload } from '../workload.ts';
 import { Contender, ContenderFailure } from './contender.ts';
 import { readFloats, TemporaryFolder } from './layer-files.ts';
-import { ours } from './ours.ts';
-import { type Peer, type ProgramOptions, RESULTS, type Task } from './peer.ts';
+import type { PeerName } from './names.ts';
+import { computeResults, writeLayer } from './ours.ts';
+import { type Peer, type ProgramOptions, RESULTS, type Results, type Task, taskFor } from './peer.ts';
+import { type Runner, type TurnOptions, takeTurns } from './turns.ts';
 
-export interface RaceOptions extends ProgramOptions, TurnOptions {}
-
-export interface TurnOptions {
-  readonly rounds: number;
-  /** How long each contender is measured, all rounds together; each runs once a round at least. */
-  readonly minTimeMs: number;
+export interface RaceOptions extends ProgramOptions, TurnOptions {
+  readonly peers: readonly Peer[];
+  /** Told of each peer that is not timed because it failed, or because its result is not ours. */
+  readonly onFailure: (failure: PeerFailure) => void;
 }
 
-/** A contender's times in one task. */
-export interface RaceResult extends LayerShape {
-  /** What the shape is called. */
-  readonly shape: string;
-  readonly dtype: FloatDType;
-  readonly pass: Pass;
-  readonly contender: string;
+/** A peer's times beside ours. */
+export interface PeerResult extends Pick<Timing, 'medianMs' | 'p10Ms' | 'p90Ms' | 'runs'> {
+  readonly peer: PeerName;
+  /** Of the peer's package. */
   readonly version: string;
+  /** In which it ran: the case's, or float32 where the peer lacks that. */
+  readonly dtype: FloatDType;
+  /** On which it ran. */
   readonly threads: number;
-  readonly medianMs: number;
-  readonly p10Ms: number;
-  readonly p90Ms: number;
-  readonly tflops: number;
-  readonly runs: number;
-  readonly rounds: number;
-  readonly cpu: string;
-  /** Of a peer: the largest relative difference of a result from ours. */
-  readonly difference?: number;
-  /** Of a peer: how many times as long as ours it takes, with an interval of 95 % confidence. */
-  readonly ratio?: Estimate;
+  /** The largest relative difference of a result from ours. */
+  readonly difference: number;
+  /** How many times as long as ours it takes, and the interval that holds this with 95 % confidence. */
+  readonly ratio: number;
+  readonly ratioLow: number;
+  readonly ratioHigh: number;
 }
 
-/** A contender without times, and why. */
-export interface LeftOut {
-  readonly contender: string;
-  /** It is not on this machine; it has not what the task needs; it did not work; its result is not ours. */
-  readonly because: 'absent' | 'cannot' | 'failed' | 'wrong';
+/** A peer that is not timed beside a case, and why. */
+export interface PeerFailure {
+  readonly peer: PeerName;
+  readonly one: BenchCase;
+  /** It did not work; its result is not ours. */
+  readonly because: 'failed' | 'wrong';
   readonly reason: string;
 }
 
-export interface Race {
-  /** Ours first; none if no peer is left to run beside it. */
-  readonly results: readonly RaceResult[];
-  readonly leftOut: readonly LeftOut[];
+export interface Raced {
+  /** Ours, from the same turns. */
+  readonly timing: Timing;
+  readonly vs: readonly PeerResult[];
 }
 
 interface Ready {
   readonly contender: Contender;
+  readonly task: Task;
   readonly version: string;
   readonly threads: number;
-  readonly difference?: number;
+  readonly difference: number;
 }
 
-/** @param name what results call the shape */
-export async function race(
-  name: string,
-  task: Task,
-  peers: readonly Peer[],
-  options: RaceOptions,
-): Promise<Race> {
-  const leftOut: LeftOut[] = [];
-  const able = peers.filter(peer => {
-    const reason = peer.can(task);
-    if (reason !== undefined) leftOut.push({ contender: peer.name, because: 'cannot', reason });
-    return reason === undefined;
-  });
-  if (able.length === 0) return { results: [], leftOut };
-  using folder = new TemporaryFolder();
-  const contenders: Contender[] = [];
-  try {
-    const ready: Ready[] = [];
-    for (const peer of [ours, ...able]) {
-      const contender = new Contender(peer.name, peer.program(options), task.threads);
-      contenders.push(contender);
-      const outcome = await makeReady(contender, task, folder.path);
-      if ('because' in outcome) leftOut.push(outcome);
-      else ready.push(outcome);
-      // Without ours there is no layer to load and nothing to compare with.
-      if (ready.length === 0) break;
-    }
-    const results = ready.length > 1 ? await raceReady(name, task, ready, options) : [];
-    return { results, leftOut };
-  } catch (error) {
-    return { results: [], leftOut: [...leftOut, failed(error)] };
-  } finally {
-    await Promise.all(contenders.map(contender => contender[Symbol.asyncDispose]()));
+/** The races of one layer, whose files lie in a folder meanwhile. */
+export class Races implements Disposable {
+  readonly #workload: Workload;
+  readonly #options: RaceOptions;
+  #folder: TemporaryFolder | undefined;
+
+  constructor(workload: Workload, options: RaceOptions) {
+    this.#workload = workload;
+    this.#options = options;
   }
-}
 
-function failed(error: unknown): LeftOut {
-  if (!(error instanceof ContenderFailure)) throw error;
-  return { contender: error.contender, because: 'failed', reason: error.message };
+  /**
+   * Runs a case of the layer.
+   * @returns undefined if there is no peer to run beside ours
+   */
+  async run(one: BenchCase): Promise<Raced | undefined> {
+    const { peers, ...options } = this.#options;
+    const tasks = peers.map(peer => ({ peer, task: taskFor(peer, one) }));
+    const able = tasks.filter((found): found is { peer: Peer; task: Task } => typeof found.task !== 'string');
+    if (able.length === 0) return undefined;
+    const pass = measuredPass([this.#workload], one.pass);
+    const folder = await this.#files();
+    const expected = await computeResults(this.#workload, pass);
+    const contenders: Contender[] = [];
+    const fail = (error: unknown) => {
+      if (!(error instanceof ContenderFailure)) throw error;
+      options.onFailure({ peer: error.contender, one, because: error.because, reason: error.message });
+    };
+    try {
+      const ready: Ready[] = [];
+      for (const { peer, task } of able) {
+        const contender = new Contender(peer.name, peer.program(options), task.threads);
+        contenders.push(contender);
+        await makeReady(contender, task, folder, { one, expected }).then(made => ready.push(made), fail);
+      }
+      return ready.length === 0 ? undefined : await race(one, pass, ready, options);
+    } catch (error) {
+      fail(error);
+      return undefined;
+    } finally {
+      await Promise.all(contenders.map(contender => contender[Symbol.asyncDispose]()));
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#folder?.[Symbol.dispose]();
+  }
+
+  async #files(): Promise<string> {
+    if (this.#folder === undefined) {
+      this.#folder = new TemporaryFolder();
+      await writeLayer(this.#workload, this.#folder.path);
+    }
+    return this.#folder.path;
+  }
 }
 
 /** Loads the layer and compares what it computes with what ours did. */
-async function makeReady(contender: Contender, task: Task, folder: string): Promise<Ready | LeftOut> {
+async function makeReady(
+  contender: Contender,
+  task: Task,
+  folder: string,
+  { one, expected }: { readonly one: BenchCase; readonly expected: Results },
+): Promise<Ready> {
   const { name } = contender;
-  try {
-    const loaded = await contender.load(task, folder);
-    const made = await contender.check(name);
-    if (name === ours.name) return { contender, ...loaded };
-    const comparisons = RESULTS[task.pass].map(result => {
-      const theirs = made.includes(result) ? readFloats(folder, `${name}.${result}`) : [];
-      const expected = readFloats(folder, `${ours.name}.${result}`);
-      return compare(result, relativeError(theirs, expected), differenceBound(task.dtype, result));
-    });
-    const wrong = comparisons.filter(({ holds }) => !holds);
-    if (wrong.length > 0) return { contender: name, because: 'wrong', reason: describeComparisons(wrong) };
-    return { contender, ...loaded, difference: Math.max(...comparisons.map(({ error }) => error)) };
-  } catch (error) {
-    return failed(error);
-  }
+  const loaded = await contender.load(task, folder);
+  const made = await contender.check(name);
+  const comparisons = RESULTS[task.pass].map(result => {
+    const theirs = made.includes(result) ? readFloats(folder, `${name}.${result}`) : [];
+    return compare(result, relativeError(theirs, expected[result]!), differenceBound(one, result));
+  });
+  const wrong = comparisons.filter(({ holds }) => !holds);
+  if (wrong.length > 0) throw new ContenderFailure(name, describeComparisons(wrong), 'wrong');
+  return { contender, task, ...loaded, difference: Math.max(...comparisons.map(({ error }) => error)) };
 }
 
 function describeComparisons(comparisons: readonly Comparison[]): string {
@@ -131,77 +145,45 @@ function describeComparisons(comparisons: readonly Comparison[]): string {
   return `its result differs from ours: ${list.join(', ')}`;
 }
 
-/** As many roundings to the dtype as lie between x and the gradient of the up projection. */
+/** As many roundings as lie between x and the gradient of the up projection. */
 const ROUNDINGS = 5;
-const UNIT_ROUNDOFF = { bfloat16: 2 ** -8, float16: 2 ** -11 } as const;
+const UNIT_ROUNDOFF = { bfloat16: 2 ** -8, float16: 2 ** -11, tf32: 2 ** -11 } as const;
 
-/** How far two right results may be apart. */
-export function differenceBound(dtype: FloatDType, result: string): number {
-  if (dtype === 'float32') return result === 'y' ? VALUE_BOUND : GRADIENT_BOUND;
-  return ROUNDINGS * UNIT_ROUNDOFF[dtype];
+/** How far two right results of a case may be apart, the other in the case's dtype or in float32. */
+export function differenceBound({ dtype, tf32 }: Pick<BenchCase, 'dtype' | 'tf32'>, result: string): number {
+  if (dtype === 'float32' && !tf32) return result === 'y' ? VALUE_BOUND : GRADIENT_BOUND;
+  return ROUNDINGS * UNIT_ROUNDOFF[dtype === 'float32' ? 'tf32' : dtype];
 }
 
-async function raceReady(
-  name: string,
-  task: Task,
+async function race(
+  one: BenchCase,
+  pass: MeasuredPass,
   ready: readonly Ready[],
   options: TurnOptions,
-): Promise<RaceResult[]> {
-  const { shape, dtype, pass } = task;
-  const turns = await takeTurns(
-    ready.map(({ contender }) => contender),
+): Promise<Raced> {
+  // By the host's clock, as peers are timed.
+  const timed = { ...pass, time: (call: () => void) => timeUntilIdle(one.device, call) };
+  const ours: Runner = { run: async times => Array.from({ length: times }, () => timeOnce(timed)) };
+  const [turns, ...turnsOfPeers] = await takeTurns(
+    [ours, ...ready.map(({ contender }) => contender)],
     options,
   );
-  return ready.map(({ contender, version, threads, difference }, i) => {
-    const times = ascending(turns[i]!.flat());
-    const medianMs = quantile(times, 0.5);
-    return {
-      ...{ shape: name, dtype, pass, contender: contender.name, version, threads, medianMs },
-      ...{ p10Ms: quantile(times, 0.1), p90Ms: quantile(times, 0.9) },
-      tflops: flops(shape, pass) / (medianMs * 1e9),
-      ...shape,
-      ...{ runs: times.length, rounds: turns[i]!.length, cpu: processorName(), difference },
-      ratio: i > 0 ? estimateRatio(turns[i]!, turns[0]!) : undefined,
-    };
-  });
+  return {
+    timing: timingOf(turns!.flat()),
+    vs: ready.map((peer, i) => peerResult(peer, turnsOfPeers[i]!, turns!)),
+  };
 }
 
-/** What is run by turns. */
-export interface Runner {
-  /** Runs that often, one after the other, and returns how long each took. */
-  run(times: number): Promise<readonly number[]>;
-}
-
-/** After the run that is checked; the faster one says how many runs make a turn. */
-const WARM_UP_RUNS = 2;
-/** Between turns: threads of the last one that still wait for work, spinning, have gone to sleep by then. */
-const REST_MS = 20;
-
-/**
- * Of each runner the times of each turn. A turn takes its share of `minTimeMs`, or one run; a runner whose one run takes longer than
- * `minTimeMs` sits out all but the first rounds, as many as an interval needs. Nobody takes more turns than the first runner, whom
- * the others are compared with.
- */
-export async function takeTurns(
-  runners: readonly Runner[],
-  { rounds, minTimeMs }: TurnOptions,
-): Promise<(readonly number[])[][]> {
-  const plans: { runner: Runner; times: number; rounds: number; turns: (readonly number[])[] }[] = [];
-  for (const runner of runners) {
-    const warm = Math.min(...(await runner.run(WARM_UP_RUNS)));
-    const most = plans[0]?.rounds ?? rounds;
-    plans.push({
-      runner,
-      times: Math.max(1, Math.round(minTimeMs / rounds / warm)),
-      rounds: warm > minTimeMs ? Math.min(most, FEWEST_VALUES) : most,
-      turns: [],
-    });
-  }
-  for (let round = 0; round < rounds; round++) {
-    for (const { runner, times, turns } of plans.filter(plan => round < plan.rounds)) {
-      await setTimeout(REST_MS);
-      turns.push(await runner.run(times));
-    }
-  }
-  return plans.map(({ turns }) => turns);
+function peerResult(
+  { contender, task, version, threads, difference }: Ready,
+  theirs: readonly (readonly number[])[],
+  ours: readonly (readonly number[])[],
+): PeerResult {
+  const { medianMs, p10Ms, p90Ms, runs } = timingOf(theirs.flat());
+  const { median, low, high } = estimateRatio(theirs, ours);
+  return {
+    ...{ peer: contender.name, version, dtype: task.dtype, threads },
+    ...{ medianMs, p10Ms, p90Ms, runs, difference },
+    ...{ ratio: median, ratioLow: low, ratioHigh: high },
+  };
 }

@@ -3,9 +3,11 @@
 
 import type { Activation } from '../../src/activation.ts';
 import { type LayerTensor, readFloats } from './layer-files.ts';
-import { fetchPeers, importPeer, peerVersion } from './packages.ts';
-import { type Load, nodeProgram, type Peer, type Task, unsupported } from './peer.ts';
+import { fetchPackages, peerVersion, requirePeer } from './packages.ts';
+import { type Load, nodeProgram, type Peer, type Task } from './peer.ts';
+import { slotsByExpert } from './slots.ts';
 
+const NAME = 'tfjs-wasm';
 const CORE = '@tensorflow/tfjs-core';
 const BACKEND = '@tensorflow/tfjs-backend-wasm';
 
@@ -44,10 +46,12 @@ const ACTIVATIONS: Partial<Record<Activation, (tf: TensorFlow, rows: Tensor) => 
 };
 
 export const tfjsWasm: Peer = {
-  name: 'tfjs-wasm',
-  absent: fetchPeers,
-  can: task =>
-    unsupported(task, { dtypes: ['float32'], passes: ['forward'], activations: Object.keys(ACTIVATIONS) }),
+  name: NAME,
+  dtypes: ['float32'],
+  passes: ['forward'],
+  activations: Object.keys(ACTIVATIONS) as Activation[],
+  gpus: false,
+  absent: (_, say) => fetchPackages(NAME, say),
   program: () => nodeProgram(import.meta.url),
 };
 
@@ -60,13 +64,13 @@ interface Layer {
 }
 
 export const load: Load = async (task, folder) => {
-  const tf = await importPeer<TensorFlow>(CORE);
-  await importPeer(BACKEND);
+  const tf = requirePeer<TensorFlow>(NAME, CORE);
+  requirePeer(NAME, BACKEND);
   await tf.setBackend('wasm');
   const layer = readLayer(tf, task, folder);
   let y: Tensor;
   return {
-    ...{ version: peerVersion(BACKEND), threads: 1 },
+    ...{ version: peerVersion(NAME, BACKEND), threads: 1 },
     run: () => {
       y = tf.tidy(() => forward(tf, task, layer));
     },
@@ -109,16 +113,4 @@ function forward(tf: TensorFlow, { shape }: Task, { x, router, up, down }: Layer
   const routed = tf.gather(tf.concat(outputs, 0), tf.tensor1d(places, 'int32'));
   const weighted = tf.mul(tf.reshape(routed, [tokens, topK, hidden]), tf.reshape(weights, [tokens, topK, 1]));
   return tf.sum(weighted, 1);
-}
-
-/** The slots (token · K + choice) of each expert, and each slot's place when they stand expert by expert. */
-function slotsByExpert(
-  chosen: ArrayLike<number>,
-  experts: number,
-): { slots: readonly number[][]; places: Int32Array } {
-  const slots: number[][] = Array.from({ length: experts }, () => []);
-  for (let slot = 0; slot < chosen.length; slot++) slots[chosen[slot]!]!.push(slot);
-  const places = new Int32Array(chosen.length);
-  for (const [place, slot] of slots.flat().entries()) places[slot] = place;
-  return { slots, places };
 }

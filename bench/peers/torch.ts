@@ -1,19 +1,25 @@
-// PyTorch, in a Python process where there is one that has it: `torch_layer.py` beside this file.
+// PyTorch, in a Python process where there is one that has it: `torch_layer.py` beside the source of this file.
 
-import { spawnSync } from 'node:child_process';
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
 import { peerFile } from './packages.ts';
-import { PEER_PASSES, type Peer, unsupported } from './peer.ts';
-
-/** Those that `torch_layer.py` knows. */
-const ACTIVATIONS = ['swiglu', 'relu', 'gelu', 'gelu_tanh', 'silu', 'identity'];
+import type { Peer } from './peer.ts';
 
 export const torch: Peer = {
   name: 'torch',
-  absent: ({ python }) => {
-    const { status, stderr, error } = spawnSync(python, ['-c', 'import torch'], { encoding: 'utf8' });
-    return status === 0 ? undefined : (error?.message ?? `${python}: ${stderr.trimEnd().split('\n').at(-1)}`);
+  dtypes: ['float32', 'bfloat16'],
+  passes: ['forward', 'backward', 'both'],
+  // Those that `torch_layer.py` knows.
+  activations: ['swiglu', 'relu', 'gelu', 'gelu_tanh', 'silu', 'identity'],
+  gpus: true,
+  absent: async ({ python }) => {
+    try {
+      await promisify(execFile)(python, ['-c', 'import torch']);
+      return undefined;
+    } catch (error) {
+      const { message, stderr } = error as Error & { stderr?: string };
+      return stderr ? `${python}: ${stderr.trimEnd().split('\n').at(-1)}` : message;
+    }
   },
-  can: task =>
-    unsupported(task, { dtypes: ['float32', 'bfloat16'], passes: PEER_PASSES, activations: ACTIVATIONS }),
   program: ({ python }) => ({ command: python, args: [peerFile('torch_layer.py')] }),
 };

@@ -1,6 +1,6 @@
 """The layer in PyTorch, as a contender that speaks the protocol of protocol.ts: float32 and bfloat16, forward and, through autograd,
-backward. The experts' products are `grouped_mm` where this PyTorch has it on the CPU for the dtype, or one product per expert:
-whichever is faster on the task at hand."""
+backward, on the CPU or a GPU. The experts' products are `grouped_mm` where this PyTorch has it there for the dtype, or one product per
+expert: whichever is faster on the task at hand."""
 
 import ctypes
 import json
@@ -48,15 +48,15 @@ def tensor_file(folder, name):
     return os.path.join(folder, f"{name}.f32")
 
 
-def read(folder, name, shape, dtype):
+def read(folder, name, shape, dtype, device):
     path = tensor_file(folder, name)
     count = os.path.getsize(path) // 4
     mapped = torch.from_file(path, shared=False, size=count, dtype=torch.float32)
-    return mapped.to(dtype, copy=True).view(shape)
+    return mapped.to(device, dtype, copy=True).view(shape)
 
 
 def write(folder, name, tensor):
-    values = tensor.detach().float().contiguous()
+    values = tensor.detach().float().cpu().contiguous()
     with open(tensor_file(folder, name), "wb") as file:
         file.write((ctypes.c_char * (4 * values.numel())).from_address(values.data_ptr()))
 
@@ -67,7 +67,9 @@ class Layer:
         self.top_k, self.experts = shape["topK"], shape["experts"]
         tokens, hidden, intermediate = shape["tokens"], shape["hidden"], shape["intermediate"]
         self.activation = ACTIVATIONS[shape["activation"]]
-        self.backward = task["pass"] == "both"
+        self.passes = task["pass"]
+        self.backward = self.passes != "forward"
+        self.device = torch.device(task["device"])
         up_rows = 2 * intermediate if shape["activation"] == "swiglu" else intermediate
         dtype = getattr(torch, task["dtype"])
         sizes = {
@@ -76,20 +78,31 @@ class Layer:
             "up": (self.experts, up_rows, hidden),
             "down": (self.experts, hidden, intermediate),
         }
-        self.tensors = {name: read(folder, name, size, dtype) for name, size in sizes.items()}
+        self.tensors = {name: read(folder, name, size, dtype, self.device) for name, size in sizes.items()}
         for tensor in self.tensors.values():
             tensor.requires_grad_(self.backward)
-        self.dy = read(folder, "dy", (tokens, hidden), dtype) if self.backward else None
+        self.dy = read(folder, "dy", (tokens, hidden), dtype, self.device) if self.backward else None
         self.y = None
         self.way = min(WAYS, key=self.seconds)
 
-    def run(self):
-        if self.backward:
+    def prepare(self):
+        """What a pass needs and does not count."""
+        if self.passes == "backward":
             self.y = self.forward(WAYS[self.way])
-            self.y.backward(self.dy)
-        else:
-            with torch.inference_mode():
+            self.finish()
+
+    def run(self):
+        if self.passes != "backward":
+            with torch.inference_mode(not self.backward):
                 self.y = self.forward(WAYS[self.way])
+        if self.backward:
+            self.y.backward(self.dy)
+        self.finish()
+
+    def finish(self):
+        """Waits for a GPU, which computes what was asked for after the call has returned."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def clear(self):
         self.y = None
@@ -118,7 +131,7 @@ class Layer:
         rows = self.activation(product(x[slots // self.top_k], up, counts))
         outputs = product(rows, down, counts)
         places = torch.empty_like(slots)
-        places[slots] = torch.arange(len(slots))
+        places[slots] = torch.arange(len(slots), device=slots.device)
         routed = outputs[places].view(*weights.shape, -1)
         return (routed * weights.to(routed.dtype).unsqueeze(-1)).sum(dim=1)
 
@@ -132,6 +145,7 @@ class Layer:
             return float("inf")
 
     def timed_run(self):
+        self.prepare()
         start = time.perf_counter()
         self.run()
         elapsed = time.perf_counter() - start
@@ -143,11 +157,13 @@ class Contender:
     def load(self, request):
         task = request["task"]
         torch.set_num_threads(task["threads"])
+        torch.backends.cuda.matmul.allow_tf32 = task["tf32"]
         self.folder = request["folder"]
         self.layer = Layer(task, self.folder)
         return {"version": f"{torch.__version__}, {self.layer.way}", "threads": torch.get_num_threads()}
 
     def check(self, request):
+        self.layer.prepare()
         self.layer.run()
         results = self.layer.results()
         for name, tensor in results.items():

@@ -14,6 +14,8 @@ export interface Series {
   readonly draws: 'line' | 'marked' | 'dashes' | 'points' | 'bars';
   /** x and y, ascending by x. */
   readonly points: readonly (readonly [number, number])[];
+  /** From where to where the y of each point may lie. */
+  readonly intervals?: readonly (readonly [number, number])[];
   /** What to write beside each point. */
   readonly labels?: readonly string[];
 }

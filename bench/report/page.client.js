@@ -27,9 +27,13 @@
     return [sorted.map(([x]) => x), ...series.map((_, of) => sorted.map(([, values]) => values[of]))];
   }
 
-  function scale({ scale: kind }, range) {
+  /** `reach`: values that must be in sight, besides those of the points. */
+  function scale({ scale: kind }, range, reach = []) {
     if (kind === 'linear') return { time: false, range };
-    return { time: false, distr: 3, log: kind === 'log2' ? 2 : 10 };
+    const log = kind === 'log2' ? 2 : 10;
+    const widened = (_, least, most) =>
+      uPlot.rangeLog(Math.min(least, ...reach), Math.max(most, ...reach), log, false);
+    return { time: false, distr: 3, log, ...(reach.length > 0 && { range: widened }) };
   }
 
   /** Experts and their rows are whole numbers. */
@@ -63,6 +67,25 @@
     if (draws === 'points') return { ...shared, paths: () => null, points };
     if (draws === 'dashes') return { ...shared, dash: [6, 5], points: { show: false } };
     return { ...shared, points: { ...points, show: draws === 'marked', size: 6 } };
+  }
+
+  /** A stroke through each point from where to where it may lie. */
+  function drawIntervals(plot, series) {
+    const { ctx } = plot;
+    ctx.save();
+    ctx.lineWidth = 2 * devicePixelRatio;
+    for (const { points, intervals = [], colour } of series) {
+      ctx.strokeStyle = seriesColour(colour);
+      ctx.beginPath();
+      intervals.forEach((ends, i) => {
+        const x = plot.valToPos(points[i][0], 'x', true);
+        const [from, to] = ends.map(y => plot.valToPos(y, 'y', true));
+        ctx.moveTo(x, from);
+        ctx.lineTo(x, to);
+      });
+      ctx.stroke();
+    }
+    ctx.restore();
   }
 
   const overlap = (a, b) => a.x < b.x + b.w && b.x < a.x + a.w && a.y < b.y + b.h && b.y < a.y + a.h;
@@ -123,11 +146,15 @@
       cursor: { show: false },
       scales: {
         x: scale(x, beside),
-        y: scale(y, (_, __, most) => [0, 1.05 * most]),
+        y: scale(
+          y,
+          (_, __, most) => [0, 1.05 * most],
+          series.flatMap(({ intervals = [] }) => intervals.flat()),
+        ),
       },
       axes: [axis(x, 40), axis(y, 56)],
       series: [{}, ...series.map(drawing)],
-      hooks: { draw: [plot => writeLabels(plot, series)] },
+      hooks: { draw: [plot => drawIntervals(plot, series), plot => writeLabels(plot, series)] },
     };
     return new uPlot(options, columns(series), place);
   }

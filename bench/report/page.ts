@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { packageRoot } from '../../src/package.ts';
 import { partName } from '../describe-layer.ts';
 import { groupBy } from '../group-by.ts';
+import { besideOthers } from './beside-others.ts';
 import { type Chart, renderChart } from './chart.ts';
 import { expertLoads } from './expert-load.ts';
 import { Html, html, renderTable, type Table } from './html.ts';
@@ -35,6 +36,7 @@ ${ownFile('page.css')}</style>
 <section><h2>Machine and versions</h2>${renderTable(machines(results))}</section>
 <section><h2>Results</h2>${renderTable(summary(results))}</section>
 ${section('Roofline', [roofline(results)])}
+${section('Beside others', besideOthers(results))}
 ${section('Time over tokens', timeOver(TOKENS, results))}
 ${section('Time over threads', timeOver(THREADS, results))}
 ${section('Load of the experts', expertLoads(results))}

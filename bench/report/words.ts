@@ -44,11 +44,11 @@ const DISTINCTIONS = {
 export type Distinction = keyof typeof DISTINCTIONS;
 
 /** Names a result by those of `distinctions` in which `results` differ, after `first`. */
-export function namesOf(
-  results: readonly ReportedResult[],
-  first: (result: ReportedResult) => string,
+export function namesOf<R extends ReportedResult>(
+  results: readonly R[],
+  first: (result: R) => string,
   distinctions: readonly Distinction[],
-): (result: ReportedResult) => string {
+): (result: R) => string {
   const used = distinctions.map(name => DISTINCTIONS[name]).filter(of => differ(results, of));
   return result => [first, ...used].map(of => of(result)).join(', ');
 }

@@ -2,17 +2,21 @@
 
 import {
   type BenchCase,
-  CACHE_MODES,
+  checkCaches,
   checkGraph,
   expandSweep,
   type NamedShape,
   parseShapes,
 } from '../../bench/campaign.ts';
+import { PEER_NAMES } from '../../bench/peers/names.ts';
+import type { Peer, ProgramOptions } from '../../bench/peers/peer.ts';
+import { peersNamed } from '../../bench/peers/peers.ts';
 import { checkTimes, type RoundOptions, withDefaults } from '../../bench/rounds.ts';
 import { withRouters, withSkews } from '../../bench/routed-shapes.ts';
 import { partsOf } from '../../bench/stages.ts';
+import { FEWEST_VALUES } from '../../bench/statistics.ts';
 import { ACTIVATIONS } from '../activation.ts';
-import { checkOneOf } from '../check.ts';
+import { checkInteger, checkOneOf } from '../check.ts';
 import { getThreads } from '../device.ts';
 import { FLOAT_DTYPES } from '../dtype.ts';
 import { checkDevice, type DeviceName } from '../tensor.ts';
@@ -34,10 +38,14 @@ export interface BenchCommandOptions {
   tf32?: boolean;
   graph: string;
   threads?: string;
-  cache: string;
+  cache?: string;
   minTime: string;
   maxTime?: string;
   precision: string;
+  vs?: string;
+  rounds: string;
+  python: string;
+  ggml?: string;
   out?: string;
   plan?: string;
   baseline?: string;
@@ -67,12 +75,14 @@ export function parseCases(options: BenchCommandOptions, nameOf: NameOf): BenchC
   const { device, threads, tf32 = false } = options;
   checkDevice(nameOf('device'), device);
   const names = { pass: nameOf('pass'), stage: nameOf('stage') };
+  // Most peers have no backward pass.
+  const passes = options.pass ?? (options.vs && !options.stage ? 'forward' : undefined);
   return expandSweep({
     shapes: parseLayers(options.shape, options, nameOf),
     dtypes: parseList(nameOf('dtype'), options.dtype, FLOAT_DTYPES),
     threads: threads === undefined ? [getThreads()] : parseCounts(nameOf('threads'), threads, 1024),
-    ...partsOf(names, options.pass?.split(','), options.stage?.split(',')),
-    caches: parseList(nameOf('cache'), options.cache, CACHE_MODES),
+    ...partsOf(names, passes?.split(','), options.stage?.split(',')),
+    caches: checkCaches(nameOf('cache'), options.cache?.split(','), options.vs !== undefined),
     ...{ device, tf32, graph: checkGraph(nameOf('graph'), options.graph, device) },
   });
 }
@@ -108,4 +118,17 @@ export function parseRounds(
   });
   checkTimes(rounds, nameOf('maxTime'));
   return rounds;
+}
+
+export interface VsOptions extends ProgramOptions {
+  readonly peers: readonly Peer[];
+  readonly rounds: number;
+}
+
+export function parseVs({ vs, rounds, python, ggml }: BenchCommandOptions, nameOf: NameOf): VsOptions {
+  return {
+    peers: vs === undefined ? [] : peersNamed(parseList(nameOf('vs'), vs, PEER_NAMES)),
+    rounds: checkInteger(nameOf('rounds'), Number(rounds), FEWEST_VALUES, 1000),
+    ...{ python, ggml },
+  };
 }

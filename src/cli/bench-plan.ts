@@ -12,7 +12,7 @@ const KEYS = {
   ...{ shape: 'strings', activation: 'string', tokens: 'numbers', router: 'strings', skew: 'strings' },
   ...{ dtype: 'strings', pass: 'strings', stage: 'strings', device: 'string', graph: 'string' },
   ...{ threads: 'numbers', cache: 'strings' },
-  ...{ minTime: 'number', maxTime: 'number', precision: 'number' },
+  ...{ minTime: 'number', maxTime: 'number', precision: 'number', vs: 'strings', rounds: 'number' },
 } as const;
 
 /** The values as they would stand on the command line. */

@@ -2,6 +2,8 @@
 
 import { type BenchCase, caseKey, groupByLayer } from '../../bench/campaign.ts';
 import { isOfThisMachine, machineOf } from '../../bench/machine.ts';
+import { describeFailure, isBeside, preparePeers } from '../../bench/peers/peers.ts';
+import type { PeerFailure } from '../../bench/peers/race.ts';
 import type { BenchResult } from '../../bench/result.ts';
 import { ResultFile, readResults } from '../../bench/result-file.ts';
 import type { RoundOptions } from '../../bench/rounds.ts';
@@ -11,12 +13,13 @@ import { checkNotNegative } from '../check.ts';
 import { setFloat32Matmul } from '../device.ts';
 import { badArgument } from '../errors.ts';
 import { printShapes } from './bench-list.ts';
-import { type BenchCommandOptions, parseCases, parseRounds, withPlan } from './bench-options.ts';
+import { type BenchCommandOptions, parseCases, parseRounds, parseVs, withPlan } from './bench-options.ts';
 import { printResults } from './bench-output.ts';
 import { BenchProgress } from './bench-progress.ts';
-import { type ExitCode, printComparisons, printJson, writeError } from './output.ts';
+import { type ExitCode, printComparisons, printJson, writeError, writeNote } from './output.ts';
 
 const INTERRUPTED = 130;
+const FAILURE_CODES = { failed: 'ERR_PEER', wrong: 'ERR_WRONG_RESULT' } as const;
 
 /** @param isGiven whether an option stands on the command line, and so overrides the plan */
 export async function bench(
@@ -30,19 +33,20 @@ export async function bench(
   const { options, nameOf } = withPlan(given, isGiven);
   const cases = parseCases(options, nameOf);
   const rounds = parseRounds(options, nameOf);
+  const vs = parseVs(options, nameOf);
   const compare = comparison(options);
   const file = options.out === undefined ? undefined : new ResultFile('--out', options.out);
-  const results = new Map(
-    file?.results
-      .filter(result => isOfThisMachine(result) && isMeasuredAs(rounds, result))
-      .map(result => [caseKey(result), result]),
+  const usable = file?.results.filter(
+    result => isOfThisMachine(result) && isMeasuredAs(rounds, result) && isBeside(vs.peers, result),
   );
+  const results = new Map(usable?.map(result => [caseKey(result), result]));
   const pending = cases.filter(one => !results.has(caseKey(one)));
   const layers = groupByLayer(pending);
   for (const layer of layers) checkLayerFits(layer);
   if (options.tf32) setFloat32Matmul('tf32');
 
   const { json } = options;
+  await preparePeers(nameOf('vs'), vs.peers, pending, { ...vs, say: line => writeNote(line, json) });
   const progress = new BenchProgress(pending.length, process.stderr.isTTY && !json);
   const finished = () => cases.flatMap(one => results.get(caseKey(one)) ?? []).map(compare);
   const keep = (result: BenchResult) => {
@@ -66,8 +70,13 @@ export async function bench(
   try {
     let exitCode: ExitCode = 0;
     const onCase = (next: BenchCase) => progress.show(caseKey(next));
+    const onFailure = (failure: PeerFailure) => {
+      exitCode = 1;
+      progress.hide();
+      writeError({ code: FAILURE_CODES[failure.because], message: describeFailure(failure) }, json);
+    };
     for (const layer of layers) {
-      const error = await runLayer(layer, { ...rounds, onCase }, keep);
+      const error = await runLayer(layer, { ...rounds, onCase, vs: { ...vs, onFailure } }, keep);
       if (error === undefined) continue;
       exitCode = 1;
       progress.hide();

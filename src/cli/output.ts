@@ -96,6 +96,11 @@ export function writeError(error: ErrorDescription, json: boolean): void {
   process.stderr.write(json ? `${toJson({ error })}\n` : `moe-kernels: ${error.message}\n`);
 }
 
+/** Says what is no error, beside the results. */
+export function writeNote(note: string, json: boolean): void {
+  process.stderr.write(json ? `${toJson({ note })}\n` : `moe-kernels: ${note}\n`);
+}
+
 export function describeError(error: unknown): ErrorDescription {
   if (error instanceof MoeError) return { code: error.code, message: error.message };
   if (error instanceof CommanderError) {

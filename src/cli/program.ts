@@ -2,6 +2,7 @@
 // usage errors need no native addon.
 
 import { Command, CommanderError, Option } from 'commander';
+import { PEER_NAMES } from '../../bench/peers/names.ts';
 import { FLOAT_DTYPES } from '../dtype.ts';
 import { packageVersion } from '../package.ts';
 import type { DeviceName } from '../tensor.ts';
@@ -92,7 +93,10 @@ Examples:
   moe-kernels bench --tokens 1,16,512 --threads 1,2 --pass forward --out found.jsonl
       six results, kept one by one: after Ctrl-C the same command goes on
   moe-kernels bench --shape olmoe olmoe:decode --router own,sigmoid-bias --dtype bfloat16
-      a model's layer in prefill and in decode, with its own router and another`;
+      a model's layer in prefill and in decode, with its own router and another
+  moe-kernels bench --tokens 1,16,512 --dtype bfloat16 --vs onnxruntime-node --out found.jsonl
+  moe-kernels report found.jsonl
+      how long the layer takes beside onnxruntime-node, as a page`;
 
 function addBench(program: Command, finish: (code: ExitCode) => void): void {
   program
@@ -105,7 +109,10 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
     .option('--router <list>', `any of ${ROUTERS}, separated by commas (default: own)`)
     .option('--skew <list>', `${LOADS}: any of ${SKEWS}, separated by commas (default: router)`)
     .addOption(dtypesOption())
-    .option('--pass <list>', 'any of forward, backward, both, separated by commas (default: both)')
+    .option(
+      '--pass <list>',
+      'any of forward, backward, both, separated by commas (default: both, with --vs forward)',
+    )
     .option(
       '--stage <list>',
       'single ops instead of passes: any of route, dispatch, up, down, combine, dgrad, wgrad, separated by commas',
@@ -117,13 +124,23 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
       '--threads <list>',
       'numbers of threads of the CPU backend, separated by commas (default: every core)',
     )
-    .option('--cache <list>', 'cold (weights come from memory), warm (the same again), or both', 'cold')
+    .option(
+      '--cache <list>',
+      'cold (weights come from memory), warm (the same again), or both (default: cold, with --vs warm)',
+    )
     .option('--min-time <seconds>', 'how long to measure each pass at least', '2')
     .option('--max-time <seconds>', 'and at most (default: five times as long)')
     .option('--precision <percent>', 'how narrow a median’s interval is to become meanwhile', '2')
     .option(
+      '--vs <list>',
+      `other implementations to measure beside it, by turns: any of ${PEER_NAMES.join(', ')}, separated by commas; what they need from npm is fetched on first use`,
+    )
+    .option('--rounds <count>', 'with --vs: turns of each', '15')
+    .option('--python <path>', 'with --vs torch: an interpreter that has it', 'python3')
+    .option('--ggml <path>', 'with --vs ggml: a checkout of it, in a checkout of this package')
+    .option(
       '--plan <file>',
-      'JSON or YAML with any of shape, activation, tokens, router, skew, dtype, pass, stage, device, graph, threads, cache, minTime, maxTime, precision; options override it',
+      'JSON or YAML with any of shape, activation, tokens, router, skew, dtype, pass, stage, device, graph, threads, cache, minTime, maxTime, precision, vs, rounds; options override it',
     )
     .option(
       '--out <file>',
@@ -137,7 +154,7 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
     .addHelpText('after', BENCH_EXAMPLES)
     .addHelpText(
       'after',
-      `${EXIT_CODES}\n  130  stopped by Ctrl-C\nWith --baseline 1 also says that something is slower.`,
+      `${EXIT_CODES}\n  130  stopped by Ctrl-C\nWith --baseline 1 also says that something is slower, with --vs that a peer\nfails or computes something else.`,
     )
     .action(async (options, command) => {
       printConfigWhere(options);

@@ -45,6 +45,16 @@ describe('bench()', () => {
     expect(result!.activation).toBe('relu2');
   });
 
+  it('measures peers beside it, forward unless asked otherwise', async () => {
+    const notes: string[] = [];
+    const vs: BenchRequest = { vs: ['loop'], rounds: 6, threads: [1], onNote: note => notes.push(note) };
+    const [forward] = await resultsOf({ ...SMALL, ...vs });
+    expect(forward).toMatchObject({ pass: 'forward', vs: [{ peer: 'loop', dtype: 'float32', threads: 1 }] });
+    const [both] = await resultsOf({ ...SMALL, ...vs, passes: ['both'] });
+    expect(both).not.toHaveProperty('vs');
+    expect(notes).toEqual(['loop has no backward pass: it is left out there']);
+  });
+
   it.each<[BenchRequest, string]>([
     [{ shapes: ['mixtral'] }, 'shapes: expected a name that moe-kernels bench --list has, or '],
     [{ routers: ['softmin' as 'softmax'] }, 'routers: expected one of own, softmax, '],
@@ -58,6 +68,12 @@ describe('bench()', () => {
     [{ precision: 0 }, 'precision: expected a positive number, got 0'],
     [{ maxTimeMs: 0.5 }, 'maxTimeMs: expected no less than the least time, 0.001 s, got 0.0005 s'],
     [{ caches: ['hot' as 'cold'] }, 'caches: expected one of cold, warm, got "hot"'],
+    [{ vs: ['jax' as 'loop'] }, 'vs: expected one of onnxruntime-node, loop, '],
+    [
+      { vs: ['loop'], caches: ['cold'] },
+      'caches: expected warm beside peers, which have one copy of the layer, got cold',
+    ],
+    [{ rounds: 5 }, 'rounds: expected an integer from 6 to 1000, got 5'],
     [{ minTimeMs: 0 }, 'minTimeMs: expected a positive number, got 0'],
   ])('%j is refused at the call', (request, sentence) => {
     const call = () => bench({ ...SMALL, ...request });

@@ -1,38 +1,118 @@
-// `npm run bench:peers`, but for the peers themselves, which are not installed where tests run: what each says it can do, what a
-// model for one looks like, and that a race times nothing that is wrong and survives whatever a peer does.
+// Peers, but for those that are fetched or built, which are not here where tests run: what each can do beside a case, what a model
+// for one looks like, and that a race times nothing that is wrong and survives whatever a peer does.
 
-import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { describe, expect, it, vi } from 'vitest';
-import { ggml } from '../../bench/peers/ggml.ts';
+import { afterAll, describe, expect, it, vi } from 'vitest';
+import type { BenchCase } from '../../bench/campaign.ts';
+import { measuredPass } from '../../bench/measured-case.ts';
 import { readFloats, TemporaryFolder, writeFloats } from '../../bench/peers/layer-files.ts';
+import { loop } from '../../bench/peers/loop.ts';
+import { PEER_NAMES, type PeerName } from '../../bench/peers/names.ts';
 import { moeModel } from '../../bench/peers/onnx-model.ts';
-import { interleaved, onnxruntime } from '../../bench/peers/onnxruntime.ts';
-import type { Peer, Task } from '../../bench/peers/peer.ts';
-import { type Race, type RaceResult, race, takeTurns } from '../../bench/peers/race.ts';
-import { printRace, printRaceJson, tableRow } from '../../bench/peers/report.ts';
-import { tfjsWasm } from '../../bench/peers/tfjs-wasm.ts';
-import { torch } from '../../bench/peers/torch.ts';
-import { parseShape } from '../../bench/shapes.ts';
-import { jsonLines } from '../cli/support/command.ts';
+import { interleaved } from '../../bench/peers/onnxruntime.ts';
+import { computeResults, writeLayer } from '../../bench/peers/ours.ts';
+import { type Peer, taskFor } from '../../bench/peers/peer.ts';
+import { describeFailure, isBeside, peersNamed, preparePeers } from '../../bench/peers/peers.ts';
+import { differenceBound, type PeerFailure, Races } from '../../bench/peers/race.ts';
+import { takeTurns } from '../../bench/peers/turns.ts';
+import { PASSES, parseShape } from '../../bench/shapes.ts';
+import { Workload } from '../../bench/workload.ts';
+import { ACTIVATIONS, type FloatDType, memory } from '../../src/index.ts';
+import { PEER_RESULT, RESULT } from '../support/bench-result.ts';
 
 const SHAPE = parseShape('shape', '24,16,20,6,2');
-const TASK: Task = { shape: SHAPE, dtype: 'float32', pass: 'forward', threads: 1 };
+const CASE: BenchCase = {
+  ...{ shape: 'small', ...SHAPE, dtype: 'float32', pass: 'forward', threads: 1, device: 'cpu' },
+  cache: 'warm',
+};
 
-describe('what a peer can do', () => {
-  const relu = { ...SHAPE, activation: 'relu' } as const;
-  const geglu = { ...SHAPE, activation: 'geglu' } as const;
+const shapeNamed = (shape: string) => ({ shape, ...parseShape('shape', shape) });
 
-  it.each<[string, Partial<Task>, (string | undefined)[]]>([
-    ['float32 forward', {}, [undefined, undefined, undefined, undefined]],
-    ['relu', { shape: relu }, [undefined, undefined, undefined, undefined]],
-    ['geglu', { shape: geglu }, ['no geglu', 'no geglu', 'no geglu', 'no geglu']],
-    ['bfloat16', { dtype: 'bfloat16' }, ['no bfloat16', undefined, 'no bfloat16', undefined]],
-    ['float16', { dtype: 'float16' }, ['no float16', undefined, 'no float16', 'no float16']],
-    ['backward', { pass: 'both' }, ['no backward pass', 'no backward pass', 'no backward pass', undefined]],
-  ])('%s', (_, part, reasons) => {
-    expect([onnxruntime, ggml, tfjsWasm, torch].map(peer => peer.can({ ...TASK, ...part }))).toEqual(reasons);
+describe('what a peer does beside a case', () => {
+  const [none, able] = ['no backward pass', 'float32'];
+
+  it.each<[string, Partial<BenchCase>, Record<PeerName, string>]>([
+    ['float32 forward', {}, { ...all(able) }],
+    ['relu', { activation: 'relu' }, { ...all(able) }],
+    ['a single op', { stage: 'up' }, all('no single ops')],
+    ['a graph', { graph: true }, all('no captured graphs')],
+    ['another router', { router: 'sigmoid' }, all('no other layer than one of softmax routing')],
+    ['the same router by its name', { router: 'softmax-normalized' }, { ...all(able) }],
+    ['given experts', { skew: 'one-hot' }, all('no other layer than one of softmax routing')],
+    ['a model whose router is that', { ...shapeNamed('mixtral-8x7b') }, { ...all(able) }],
+    [
+      'a model with biases',
+      { ...shapeNamed('gpt-oss-20b') },
+      all('no other layer than one of softmax routing'),
+    ],
+    ['geglu', { activation: 'geglu' }, { ...all('no geglu'), loop: able }],
+    [
+      'bfloat16',
+      { dtype: 'bfloat16' },
+      { ...all(able), loop: 'bfloat16', torch: 'bfloat16', ggml: 'bfloat16' },
+    ],
+    ['float16', { dtype: 'float16' }, { ...all(able), loop: 'float16', ggml: 'float16' }],
+    ['both', { pass: 'both' }, { ...all(none), torch: able }],
+    ['a GPU', { device: 'cuda:1' }, { ...all('nothing for cuda:1'), loop: able, torch: able }],
+  ])('%s', (_, part, expected) => {
+    const found = peersNamed(PEER_NAMES).map(peer => {
+      const task = taskFor(peer, { ...CASE, ...part });
+      return [peer.name, typeof task === 'string' ? task : task.dtype];
+    });
+    expect(Object.fromEntries(found)).toEqual(expected);
+  });
+
+  function all(what: string): Record<PeerName, string> {
+    return Object.fromEntries(PEER_NAMES.map(name => [name, what])) as Record<PeerName, string>;
+  }
+});
+
+describe('peers that are made ready', () => {
+  const options = { python: '/nowhere/python' };
+  const prepare = async (names: PeerName[], cases: BenchCase[]) => {
+    const said: string[] = [];
+    await preparePeers('vs', peersNamed(names), cases, { ...options, say: line => said.push(line) });
+    return said;
+  };
+
+  it('have what they lack said once', async () => {
+    const cases = PASSES.flatMap(pass => [1, 2].map(threads => ({ ...CASE, pass, threads })));
+    expect(await prepare(['loop'], cases)).toEqual(['loop has no backward pass: it is left out there']);
+  });
+
+  it('are not asked for where they can do nothing', async () => {
+    const cases: BenchCase[] = [{ ...CASE, activation: 'geglu' }];
+    expect(await prepare(['torch'], cases)).toEqual(['torch has no geglu: it is left out there']);
+  });
+
+  it.each<[PeerName, string]>([
+    ['torch', 'vs: expected torch to be here, got spawn /nowhere/python ENOENT'],
+    ['ggml', 'vs: expected ggml to be here, got no checkout of it (--ggml)'],
+  ])('%s that is not here is refused', async (name, sentence) => {
+    await expect(prepare([name], [CASE])).rejects.toThrow(sentence);
+  });
+
+  it('run in float32 where they lack the dtype, which is said', async () => {
+    const cases = [{ ...CASE, dtype: 'float16' } as const];
+    await expect(prepare(['torch'], cases)).rejects.toThrow('torch to be here');
+    const said: string[] = [];
+    const say = (line: string) => said.push(line);
+    await preparePeers('vs', peersNamed(['torch']), cases, { python: 'true', say });
+    expect(said).toEqual(['torch has no float16: it runs in float32']);
+  });
+});
+
+describe('a result', () => {
+  const ofLoop = { ...PEER_RESULT, peer: 'loop' } as const;
+
+  it('has its peers beside it, or those that cannot are none of its', () => {
+    const peers = peersNamed(['loop', 'onnxruntime-node']);
+    expect(isBeside([], RESULT)).toBe(true);
+    expect(isBeside(peers, RESULT)).toBe(false);
+    expect(isBeside(peers, { ...RESULT, vs: [ofLoop] })).toBe(false);
+    expect(isBeside(peers, { ...RESULT, vs: [ofLoop, PEER_RESULT] })).toBe(true);
+    expect(isBeside(peers, { ...RESULT, pass: 'both' })).toBe(true);
   });
 });
 
@@ -74,27 +154,52 @@ describe('turns', () => {
 
 describe('a race', () => {
   const child = fileURLToPath(new URL('./children/peer.mjs', import.meta.url));
-  const peer = (behaviour: string, command = process.execPath): Peer => ({
-    name: `peer ${behaviour}`,
-    can: () => undefined,
-    program: () => ({ command, args: [child, behaviour] }),
+  /** Where a peer finds what ours computes. */
+  const ours = new TemporaryFolder();
+  afterAll(() => ours[Symbol.dispose]());
+  const peer = (behaviour: string, changes: Partial<Peer> = {}): Peer => ({
+    name: `peer ${behaviour}` as PeerName,
+    ...{ dtypes: ['float32', 'bfloat16'], passes: PASSES, activations: ACTIVATIONS, gpus: false },
+    program: () => ({ command: process.execPath, args: [child, behaviour, ours.path] }),
+    ...changes,
   });
-  const run = (peers: Peer[], task = TASK) =>
-    race('small', task, peers, { rounds: 6, minTimeMs: 6, python: 'python3' });
+  const run = async (peers: Peer[], part: Partial<BenchCase> = {}) => {
+    const one = { ...CASE, ...part };
+    const failures: PeerFailure[] = [];
+    const onFailure = (failure: PeerFailure) => failures.push(failure);
+    using workload = new Workload(one, one.dtype, 'cpu');
+    using races = new Races(workload, {
+      ...{ peers, rounds: 6, minTimeMs: 6, python: 'python3', onFailure },
+    });
+    const pass = measuredPass([workload], one.pass);
+    for (const [name, values] of Object.entries(await computeResults(workload, pass)))
+      writeFloats(ours.path, name, values);
+    const raced = await races.run(one);
+    return { raced, failures, told: failures.map(({ peer, because, reason }) => [peer, because, reason]) };
+  };
 
-  it.each(['forward', 'both'] as const)('times what is right, %s', async pass => {
-    const { results, leftOut } = await run([peer('1.000001')], { ...TASK, pass });
-    expect(leftOut).toEqual([]);
-    const [ours, theirs] = results as [RaceResult, RaceResult];
-    expect(ours).toMatchObject({ shape: 'small', contender: 'moe-kernels', pass, threads: 1, tokens: 24 });
-    expect([ours.ratio, ours.difference]).toEqual([undefined, undefined]);
-    expect(theirs).toMatchObject({ contender: 'peer 1.000001', version: '1.2.3', runs: 6, rounds: 6 });
-    expect(theirs).toMatchObject({ medianMs: 1000, p10Ms: 1000, p90Ms: 1000 });
-    expect(theirs.difference).toBeCloseTo(1e-6, 7);
-    const { median, low, high } = theirs.ratio!;
-    expect(low).toBeGreaterThan(1);
-    expect(median).toBeGreaterThanOrEqual(low);
-    expect(high).toBeGreaterThanOrEqual(median);
+  it.each(PASSES)('times what is right, %s', async pass => {
+    const before = memory().tensors;
+    const { raced, failures } = await run([peer('1.000001')], { pass });
+    expect(failures).toEqual([]);
+    const { timing, vs } = raced!;
+    expect(timing.runs).toBeGreaterThanOrEqual(6);
+    expect(timing.medianMs).toBeGreaterThan(0);
+    const [theirs] = vs;
+    expect(theirs).toMatchObject({ peer: 'peer 1.000001', version: '1.2.3', dtype: 'float32', threads: 1 });
+    expect(theirs).toMatchObject({ medianMs: 1000, p10Ms: 1000, p90Ms: 1000, runs: 6 });
+    expect(theirs!.difference).toBeCloseTo(1e-6, 7);
+    const { ratio, ratioLow, ratioHigh } = theirs!;
+    expect(ratioLow).toBeGreaterThan(1);
+    expect([ratioLow, ratio, ratioHigh]).toEqual([ratioLow, ratio, ratioHigh].sort((a, b) => a - b));
+    expect(memory().tensors).toBe(before);
+  });
+
+  it('in float32 beside bfloat16 is held to what bfloat16 can', async () => {
+    const float32 = { dtypes: ['float32'] } as const;
+    const { raced, told } = await run([peer('1.01', float32), peer('1.1', float32)], { dtype: 'bfloat16' });
+    expect(raced!.vs.map(({ peer, dtype }) => [peer, dtype])).toEqual([['peer 1.01', 'float32']]);
+    expect(told).toEqual([['peer 1.1', 'wrong', 'its result differs from ours: y 1.0e-1 > 2.0e-2']]);
   });
 
   it.each([
@@ -104,94 +209,36 @@ describe('a race', () => {
     ['refuses', 'failed', 'no room left'],
     ['dies', 'failed', 'MemoryError: too much'],
   ])('does not time one that %s', async (behaviour, because, reason) => {
-    const { results, leftOut } = await run([peer(behaviour)]);
-    expect(leftOut).toEqual([{ contender: `peer ${behaviour}`, because, reason }]);
-    expect(results).toEqual([]);
+    const { raced, told } = await run([peer(behaviour)]);
+    expect(told).toEqual([[`peer ${behaviour}`, because, reason]]);
+    expect(raced).toBeUndefined();
   });
 
   it('finds wrong gradients', async () => {
-    const { leftOut } = await run([peer('1.001')], { ...TASK, pass: 'both' });
+    const { failures } = await run([peer('1.001')], { pass: 'both' });
     const names = ['y', 'dx', 'd.router', 'd.up', 'd.down'];
-    expect(leftOut[0]!.reason.match(/[\w.]+(?= 1\.0e-3)/g)).toEqual(names);
+    expect(failures[0]!.reason.match(/[\w.]+(?= 1\.0e-3)/g)).toEqual(names);
   });
 
   it('goes on without those that cannot take part', async () => {
-    const cannot = { ...peer('1'), name: 'other', can: () => 'no time' };
-    const { results, leftOut } = await run([cannot, peer('1', '/nowhere/python'), peer('1')]);
-    expect(results.map(({ contender }) => contender)).toEqual(['moe-kernels', 'peer 1']);
-    expect(leftOut).toEqual([
-      { contender: 'other', because: 'cannot', reason: 'no time' },
-      { contender: 'peer 1', because: 'failed', reason: expect.stringContaining('ENOENT') },
+    const cannot = peer('1', { passes: ['both'] });
+    const gone = peer('1', { program: () => ({ command: '/nowhere/python', args: [] }) });
+    const { raced, failures } = await run([cannot, gone, peer('1')]);
+    expect(raced!.vs.map(({ peer }) => peer)).toEqual(['peer 1']);
+    expect(failures.map(describeFailure)).toEqual([
+      'peer 1 is not timed beside small T24 float32 forward cpu 1 thread warm: spawn /nowhere/python ENOENT',
     ]);
   });
-});
 
-describe('the report', () => {
-  const ours = {
-    ...{ shape: 'small', dtype: 'float32', pass: 'forward', contender: 'moe-kernels', version: '0.1.0' },
-    ...{
-      threads: 2,
-      medianMs: 0.31234,
-      p10Ms: 0.0999,
-      p90Ms: 1.5,
-      tflops: 0.1,
-      ...SHAPE,
-      runs: 9,
-      rounds: 9,
-      cpu: 'abacus',
+  it.each<FloatDType>(['float32', 'bfloat16', 'float16'])(
+    'beside a loop of ours over the experts, in %s',
+    async dtype => {
+      const { raced, failures } = await run([loop], { dtype, activation: 'geglu' });
+      expect(failures).toEqual([]);
+      expect(raced!.vs.map(({ peer, dtype: ran }) => [peer, ran])).toEqual([['loop', dtype]]);
+      expect(raced!.vs[0]!.difference).toBeLessThan(differenceBound({ dtype }, 'y'));
     },
-  } as const satisfies RaceResult;
-  const theirs: RaceResult = {
-    ...ours,
-    ...{ contender: 'onnxruntime-node', medianMs: 12345.6, p10Ms: 999.96, p90Ms: 20000 },
-    ...{ difference: 1e-7, ratio: { median: 2, low: 0.0512, high: 10.04 } },
-  };
-  const result: Race = {
-    results: [ours, theirs],
-    leftOut: [{ contender: 'third', because: 'wrong', reason: 'its result differs from ours: y' }],
-  };
-  const printed = (print: typeof printRace) => {
-    const spy = vi.spyOn(process.stdout, 'write').mockImplementation(() => true);
-    try {
-      print(result, 'small', TASK);
-      return spy.mock.calls.map(([text]) => text).join('');
-    } finally {
-      spy.mockRestore();
-    }
-  };
-
-  it('rounds to digits that can be read', () => {
-    expect(tableRow(ours)).toEqual(['moe-kernels', '2', '0.312', '0.100 – 1.500', '']);
-    expect(tableRow(theirs)).toEqual([
-      'onnxruntime-node',
-      '2',
-      '12346',
-      '1000.0 – 20000',
-      '2.00 (0.05 – 10.0)',
-    ]);
-  });
-
-  it('is a table that fits 80 columns', () => {
-    const text = printed(printRace);
-    expect(text).toContain('small: T 24, H 16, I 20, E 6, K 2, swiglu, float32, forward\n');
-    expect(text).toContain('  third is not timed: its result differs from ours: y\n');
-    const widest = Math.max(
-      ...text
-        .split('\n')
-        .filter(line => line.includes('│'))
-        .map(line => line.length),
-    );
-    expect(widest).toBeLessThanOrEqual(80);
-  });
-
-  it('is a line of JSON for each contender', () => {
-    const lines = jsonLines(printed(printRaceJson));
-    expect(lines.slice(0, 2)).toEqual([ours, theirs]);
-    expect(lines[2]).toEqual({
-      ...{ shape: 'small', dtype: 'float32', pass: 'forward' },
-      ...{ ...SHAPE, ...result.leftOut[0] },
-    });
-  });
+  );
 });
 
 describe('the files of a layer', () => {
@@ -206,6 +253,18 @@ describe('the files of a layer', () => {
       expect(readFloats(path, 'x')).toEqual(values);
     }
     expect(existsSync(path)).toBe(false);
+  });
+
+  it('that cannot be written are refused in one sentence', () => {
+    vi.stubEnv('TMPDIR', '/nowhere');
+    const sentence = 'vs: expected a writable file, got /nowhere (ENOENT)';
+    expect(() => new TemporaryFolder()).toThrow(sentence);
+    vi.unstubAllEnvs();
+  });
+
+  it('are refused where there is no room for them', async () => {
+    using workload = new Workload(SHAPE, 'float32', 'cpu');
+    await expect(writeLayer(workload, '/nowhere')).rejects.toThrow('vs: expected a writable file');
   });
 });
 
@@ -284,39 +343,4 @@ describe('the model for ONNX Runtime', () => {
   function strings(message: Map<number, Field[]>, field: number): string[] {
     return (message.get(field) ?? []).map(value => (value as Buffer).toString());
   }
-});
-
-describe('the command', () => {
-  const main = fileURLToPath(new URL('../../bench/peers/main.ts', import.meta.url));
-  const command = (...args: string[]) => {
-    const { status, stdout, stderr } = spawnSync(process.execPath, ['--import', 'tsx', main, ...args], {
-      encoding: 'utf8',
-    });
-    return { status, stdout, stderr };
-  };
-
-  it('explains itself', () => {
-    const { status, stdout } = command('--help');
-    for (const word of ['--shape', 'qwen3-mini', 'onnxruntime-node', 'ggml', 'tfjs-wasm', 'torch', '--json'])
-      expect(stdout).toContain(word);
-    expect(status).toBe(0);
-  });
-
-  it.each([
-    ['--peers jax', '--peers: expected one of onnxruntime-node, ggml, tfjs-wasm, torch, got "jax"'],
-    ['--rounds 5', '--rounds: expected an integer from 6 to 1000, got 5'],
-    ['--tokens 4,0', '--tokens: expected an integer from 1 to 2147483647, got 0'],
-    [
-      '--peers torch --python /nowhere/python',
-      '--peers: expected torch to be here, got spawnSync /nowhere/python ENOENT',
-    ],
-    ['--peers ggml', '--peers: expected ggml to be here, got no checkout of it (--ggml)'],
-    ['--pass backward', '--pass: expected one of forward, both, got "backward"'],
-  ])('%s is refused in one sentence', (line, sentence) => {
-    expect(command(...line.split(' '))).toEqual({
-      status: 2,
-      stdout: '',
-      stderr: `moe-kernels: ${sentence}\n`,
-    });
-  });
 });

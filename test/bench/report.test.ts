@@ -3,6 +3,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { besideOthers } from '../../bench/report/beside-others.ts';
 import type { Chart } from '../../bench/report/chart.ts';
 import { expertLoads } from '../../bench/report/expert-load.ts';
 import { renderReport } from '../../bench/report/page.ts';
@@ -11,7 +12,7 @@ import { roofline } from '../../bench/report/roofline.ts';
 import { THREADS, TOKENS, timeOver } from '../../bench/report/time-over.ts';
 import { run, spawn } from '../cli/support/command.ts';
 import { temporaryFiles } from '../cli/support/safetensors.ts';
-import { RESULT as LINE } from '../support/bench-result.ts';
+import { RESULT as LINE, PEER_RESULT } from '../support/bench-result.ts';
 
 const { folder, write } = temporaryFiles();
 
@@ -117,9 +118,10 @@ describe('the page', () => {
   });
 
   test('every chart says in words what it draws, and has a table', () => {
-    const page = renderReport([RESULT, { ...RESULT, tokens: 32 }, { ...RESULT, threads: 1 }]);
+    const beside = { ...RESULT, tokens: 32, vs: [PEER_RESULT] };
+    const page = renderReport([RESULT, beside, { ...RESULT, threads: 1 }]);
     const figures = page.split('<figure>').slice(1);
-    expect(figures).toHaveLength(5);
+    expect(figures).toHaveLength(6);
     for (const figure of figures) {
       expect(figure).toMatch(/<figcaption>.+<\/figcaption>/);
       expect(figure).toMatch(/role="img" aria-label=".{20,}"/);
@@ -166,6 +168,46 @@ describe('the charts', () => {
     ]);
     expect(others!.labels).toEqual(['3']);
     expect(table.rows.map(row => row.at(-1))).toEqual(['4,000', '2,000', '–']);
+  });
+
+  test('beside others: a line per peer and dtype it ran in, with its intervals, and ours at 1', () => {
+    const result = { ...RESULT, dtype: 'bfloat16', tokens: 32, vs: [PEER_RESULT] } as const;
+    const torch = { ...PEER_RESULT, peer: 'torch', dtype: 'bfloat16', ratio: 4, ratioHigh: 5 } as const;
+    const one: ReportedResult = { ...result, tokens: 1, vs: [{ ...PEER_RESULT, ratio: 2.4 }, torch] };
+    const [chart, ...others] = besideOthers([result, one, RESULT, { ...result, pass: 'both', vs: [] }]);
+    expect(others).toEqual([]);
+    expect(chart!.title).toBe('Times ours: H 8, I 12, E 4, K 2, swiglu, bfloat16, forward');
+    const [low, high] = [2.25, 3];
+    expect(chart!.series).toEqual([
+      {
+        ...{ label: 'ours', colour: 0, draws: 'dashes' },
+        points: [
+          [0.5, 1],
+          [64, 1],
+        ],
+      },
+      {
+        ...{ label: 'onnxruntime-node in float32', colour: 1, draws: 'marked' },
+        points: [
+          [1, 2.4],
+          [32, 2.5],
+        ],
+        intervals: [
+          [low, high],
+          [low, high],
+        ],
+      },
+      {
+        ...{ label: 'torch in bfloat16', colour: 2, draws: 'marked' },
+        points: [[1, 4]],
+        intervals: [[low, 5]],
+      },
+    ]);
+    const rows = chart!.table.rows.map(row => row.join(' | '));
+    expect(rows[1]).toBe('onnxruntime-node in float32 | 1.30.0 | 32 | 2.00 | 5.00 | 2.50 | 2.25–3.00');
+    expect(besideOthers([result, { ...result, threads: 1 }])[0]!.series.map(({ label }) => label)).toEqual([
+      ...['ours', 'onnxruntime-node in float32, 2 threads', 'onnxruntime-node in float32, 1 thread'],
+    ]);
   });
 
   test('time over tokens: what was measured at several, a line per pass with its floor', () => {

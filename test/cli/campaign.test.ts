@@ -247,7 +247,7 @@ test.each([
 });
 
 const KEYS =
-  'shape, activation, tokens, router, skew, dtype, pass, stage, device, graph, threads, cache, minTime, maxTime, precision';
+  'shape, activation, tokens, router, skew, dtype, pass, stage, device, graph, threads, cache, minTime, maxTime, precision, vs, rounds';
 test.each([
   ['shapes: mixtral-mini', `: expected only the keys ${KEYS}, got "shapes"`],
   ['tokens: "16"', ': tokens: expected a number or a list of them, got "16"'],
@@ -257,6 +257,7 @@ test.each([
   ['minTime: 1\nmaxTime: 0.5', ': maxTime: expected no less than the least time, 1 s, got 0.5 s'],
   ['minTime: 0', ': minTime: expected a positive number, got "0"'],
   ['tokens: [1, 0]', ': tokens: expected an integer from 1 to 2147483647, got 0'],
+  ['vs: [jax]', ': vs: expected one of onnxruntime-node, loop, torch, tfjs-wasm, jax-js, ggml, got "jax"'],
   ['device: tpu', ': device: expected cpu or cuda:N, got "tpu"'],
   ['graph: sideways', ': graph: expected one of off, on, both, got "sideways"'],
   ['graph: on', ': graph: expected off on cpu, which launches no graphs, got "on"'],

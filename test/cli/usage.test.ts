@@ -1,6 +1,7 @@
 // The command line as a whole: help, information, wrong usage, and the real process.
 
 import { describe, expect, test } from 'vitest';
+import { PEER_NAMES } from '../../bench/peers/names.ts';
 import { ROUTER_CHOICES } from '../../bench/routed-shapes.ts';
 import { PASSES, SHAPES } from '../../bench/shapes.ts';
 import { STAGES } from '../../bench/stages.ts';
@@ -43,12 +44,22 @@ describe('help', () => {
         '--plan',
         '--baseline',
         '--tolerance',
+        '--vs',
+        '--rounds',
+        '--python',
+        '--ggml',
         'Examples:',
         '--json',
         'T,H,I,E,K',
       ],
     ],
-    ['bench', [...Object.keys(SHAPES), ...ROUTER_CHOICES, ...STAGES, ...PASSES, 'zipf:S', '--list']],
+    [
+      'bench',
+      [
+        ...[...Object.keys(SHAPES), ...ROUTER_CHOICES, ...STAGES, ...PASSES, ...PEER_NAMES],
+        ...['zipf:S', '--list'],
+      ],
+    ],
     ['profile', [...Object.keys(SHAPES), ...PASSES, '--tokens', '--trace', '--device']],
     ['report', ['<file...>', '--out', 'report.html', 'Exit codes:']],
   ])('of %s lists %j', async (command, words) => {
@@ -132,6 +143,12 @@ describe('wrong usage is one sentence and exit code 2', () => {
     [
       'bench --activation tanh',
       '--activation: expected one of identity, relu, gelu, gelu_tanh, silu, relu2, swiglu, geglu, geglu_tanh, reglu, swiglu_clamped, got "tanh"',
+    ],
+    ['bench --vs jax', `--vs: expected one of ${PEER_NAMES.join(', ')}, got "jax"`],
+    ['bench --vs loop --rounds 5', '--rounds: expected an integer from 6 to 1000, got 5'],
+    [
+      'bench --vs torch --python /nowhere/python',
+      '--vs: expected torch to be here, got spawn /nowhere/python ENOENT',
     ],
     ['bench --tolerance -1', '--tolerance: expected a number ≥ 0, got -1'],
     [

@@ -78,10 +78,14 @@ describe('the tarball', () => {
     ).toEqual([]);
   });
 
-  it('holds nothing of the peers that benchmarks run beside it', async () => {
-    expect(files.filter(file => file.includes('peers'))).toEqual([]);
+  it('holds how peers are fetched and run, and depends on none of them', async () => {
+    const manifests = ['onnxruntime-node', 'tfjs-wasm', 'jax-js'].flatMap(peer =>
+      ['package.json', 'package-lock.json'].map(name => `${peer}/${name}`),
+    );
+    const needed = [...manifests, 'torch_layer.py'];
+    expect(files).toEqual(expect.arrayContaining(needed.map(name => `bench/peers/${name}`)));
     const { dependencies } = await readManifest();
-    expect(Object.keys(dependencies).filter(name => /onnx|tensorflow/.test(name))).toEqual([]);
+    expect(Object.keys(dependencies).filter(name => /onnx|tensorflow|jax/.test(name))).toEqual([]);
   });
 });
 
@@ -101,6 +105,16 @@ describe('the installed package', () => {
       for await (const { tokens } of bench({ shapes: ['4,16,20,6,2'], tokens: [1, 2], minTimeMs: 1 })) values.push(tokens);
       console.log(JSON.stringify({ values, binary: backendInfo().binary }));`;
     expect((await runProgram('bench.mjs', source)).values).toEqual([1, 2]);
+  });
+
+  it('measures peers beside it', async () => {
+    const source = `import { bench } from 'moe-kernels/bench';
+      import { backendInfo } from 'moe-kernels';
+      const values = [];
+      const request = { shapes: ['4,16,20,6,2'], vs: ['loop'], rounds: 6, minTimeMs: 1 };
+      for await (const { vs } of bench(request)) values.push(...vs.map(({ peer }) => peer));
+      console.log(JSON.stringify({ values, binary: backendInfo().binary }));`;
+    expect((await runProgram('versus.mjs', source)).values).toEqual(['loop']);
   });
 
   it('can be required where Node can require an ES module', async () => {

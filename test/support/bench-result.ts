@@ -1,3 +1,4 @@
+import type { PeerResult } from '../../bench/peers/race.ts';
 import type { BenchResult } from '../../bench/result.ts';
 
 /** Of round numbers: half of what the machine can, 500 GB/s. */
@@ -10,4 +11,11 @@ export const RESULT: BenchResult = {
   ...{ tokens: 16, hidden: 8, intermediate: 12, experts: 4, topK: 2, activation: 'swiglu' },
   ...{ expertLoad: [20, 0, 4, 8], instructionSet: 'avx2', processor: 'A Processor', version: '0.1.0' },
   date: '2026-01-02T03:04:05.678Z',
+};
+
+/** As what onnxruntime-node took beside {@link RESULT}: two and a half times as long. */
+export const PEER_RESULT: PeerResult = {
+  ...{ peer: 'onnxruntime-node', version: '1.30.0', dtype: 'float32', threads: 2 },
+  ...{ medianMs: 5, p10Ms: 4.5, p90Ms: 6, runs: 40, difference: 1e-7 },
+  ...{ ratio: 2.5, ratioLow: 2.25, ratioHigh: 3 },
 };

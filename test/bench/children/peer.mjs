@@ -1,16 +1,16 @@
-// A peer of its own kind: what it computes is ours times a factor, what it takes is what it says. Its argument says how it
-// behaves: a factor, `refuses`, `forgets` (a result), or `dies` (while it runs).
+// A peer of its own kind: what it computes is ours, from a folder, times a factor; what it takes is what it says. Its first argument
+// says how it behaves: a factor, `refuses`, `forgets` (a result), or `dies` (while it runs).
 
 import { readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 
-const [, , behaviour] = process.argv;
+const [, , behaviour, ours] = process.argv;
 let folder;
 let pass;
 
 function write(name, prefix) {
-  const ours = readFileSync(`${folder}/moe-kernels.${name}.f32`);
-  const values = new Float32Array(ours.buffer.slice(ours.byteOffset, ours.byteOffset + ours.byteLength));
+  const bytes = readFileSync(`${ours}/${name}.f32`);
+  const values = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
   const factor = behaviour === 'dies' ? 1 : Number(behaviour);
   const theirs = values.map(value => value * factor);
   writeFileSync(`${folder}/${prefix}.${name}.f32`, theirs);
@@ -24,7 +24,8 @@ const answers = {
     return behaviour === 'refuses' ? { error: 'no room left' } : { version: '1.2.3', threads: 1 };
   },
   check({ prefix }) {
-    const results = pass === 'forward' ? ['y'] : ['y', 'dx', 'd.router', 'd.up', 'd.down'];
+    const gradients = ['dx', 'd.router', 'd.up', 'd.down'];
+    const results = { forward: ['y'], backward: gradients, both: ['y', ...gradients] }[pass];
     if (behaviour === 'forgets') return { results: [] };
     for (const name of results) write(name, prefix);
     return { results };
