@@ -5,16 +5,20 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { packageRoot } from '../../src/package.ts';
 import { groupBy } from '../group-by.ts';
-import { type Chart, renderChart } from './chart.ts';
+import { renderChart } from './chart.ts';
 import { expertLoads } from './expert-load.ts';
 import { Html, html, renderTable, type Table } from './html.ts';
-import type { ReportedResult } from './read.ts';
+import type { ReportedProfile, ReportedResult } from './read.ts';
 import { roofline } from './roofline.ts';
+import { renderStageBars, timeByStage } from './time-by-stage.ts';
 import { THREADS, TOKENS, timeOver } from './time-over.ts';
-import { differ, layerName, measured } from './words.ts';
+import { differ, layerName, measured, percent } from './words.ts';
 
-/** @param results one at least */
-export function renderReport(results: readonly ReportedResult[]): string {
+/** Of one result or profile at least. */
+export function renderReport(
+  results: readonly ReportedResult[],
+  profiles: readonly ReportedProfile[] = [],
+): string {
   const title = 'Mixture-of-Experts layers, measured';
   return html`<!doctype html>
 <html lang="en">
@@ -31,12 +35,13 @@ ${ownFile('page.css')}</style>
 <body>
 <header><h1>${title}</h1></header>
 <main>
-<section><h2>Machine and versions</h2>${renderTable(machines(results))}</section>
-<section><h2>Results</h2>${renderTable(summary(results))}</section>
-${section('Roofline', [roofline(results)])}
-${section('Time over tokens', timeOver(TOKENS, results))}
-${section('Time over threads', timeOver(THREADS, results))}
-${section('Load of the experts', expertLoads(results))}
+<section><h2>Machine and versions</h2>${renderTable(machines([...results, ...profiles]))}</section>
+${results.length === 0 ? '' : html`<section><h2>Results</h2>${renderTable(summary(results))}</section>`}
+${section('Roofline', results.length === 0 ? [] : [renderChart(roofline(results))])}
+${section('Time over tokens', timeOver(TOKENS, results).map(renderChart))}
+${section('Time over threads', timeOver(THREADS, results).map(renderChart))}
+${section('Time by stage', timeByStage(profiles).map(renderStageBars), ABOUT_STAGES)}
+${section('Load of the experts', expertLoads(results).map(renderChart))}
 </main>
 <script>${library('uPlot.iife.min.js')}</script>
 <script>${ownFile('page.client.js')}</script>
@@ -45,9 +50,12 @@ ${section('Load of the experts', expertLoads(results))}
 `.text;
 }
 
-function section(title: string, charts: readonly Chart[]): Html {
-  if (charts.length === 0) return html``;
-  return html`<section><h2>${title}</h2><div class="charts">${charts.map(renderChart)}</div></section>`;
+const ABOUT_STAGES = html`<p>What a layer does, in order from left to right. The strip below a stage is its floor, the least time that the machine’s
+ceilings allow: where it is as long as the stage, there is nothing to gain.</p>`;
+
+function section(title: string, figures: readonly Html[], about = html``): Html {
+  if (figures.length === 0) return html``;
+  return html`<section><h2>${title}</h2>${about}<div class="charts">${figures}</div></section>`;
 }
 
 function library(name: string): Html {
@@ -58,7 +66,7 @@ function ownFile(name: string): Html {
   return new Html(readFileSync(join(packageRoot(), 'bench/report', name), 'utf8'));
 }
 
-function machines(results: readonly ReportedResult[]): Table {
+function machines(results: readonly Measured[]): Table {
   const groups = groupBy(results, ({ processor, instructionSet, version, device }) =>
     [processor, instructionSet, version, device].join('\n'),
   );
@@ -74,11 +82,13 @@ function machines(results: readonly ReportedResult[]): Table {
   };
 }
 
+type Measured = ReportedResult | ReportedProfile;
+
 function list(values: readonly (string | number)[]): string {
   return [...new Set(values)].join(', ');
 }
 
-function period(results: readonly ReportedResult[]): string {
+function period(results: readonly Measured[]): string {
   const minutes = results
     .map(({ date }) => new Date(date).toISOString().slice(0, 16).replace('T', ' '))
     .sort();
@@ -114,5 +124,5 @@ function range(from: number, to: number): string {
 }
 
 function share({ floorMs, medianMs }: ReportedResult): string {
-  return floorMs === undefined ? '–' : `${((100 * floorMs) / medianMs).toFixed(0)} %`;
+  return floorMs === undefined ? '–' : percent(floorMs / medianMs);
 }

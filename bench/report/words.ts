@@ -1,7 +1,8 @@
 // How the page writes numbers and names cases.
 
 import { groupBy } from '../group-by.ts';
-import type { ReportedResult } from './read.ts';
+import type { LayerShape } from '../shapes.ts';
+import type { ReportedProfile, ReportedResult } from './read.ts';
 
 const significant = new Intl.NumberFormat('en', { maximumSignificantDigits: 3, minimumSignificantDigits: 3 });
 const grouped = new Intl.NumberFormat('en', { maximumFractionDigits: 1 });
@@ -15,7 +16,12 @@ export function counted(value: number): string {
   return grouped.format(value);
 }
 
-export function layerSizes({ hidden, intermediate, experts, topK, activation }: ReportedResult): string {
+/** Of a whole. */
+export function percent(share: number, decimals = 0): string {
+  return `${(100 * share).toFixed(decimals)} %`;
+}
+
+export function layerSizes({ hidden, intermediate, experts, topK, activation }: LayerShape): string {
   return `H ${hidden}, I ${intermediate}, E ${experts}, K ${topK}, ${activation}`;
 }
 
@@ -26,7 +32,7 @@ export function layerName(result: ReportedResult): string {
   return shape === [tokens, hidden, intermediate, experts, topK].join() ? sizes : `${shape} (${sizes})`;
 }
 
-export function differ(results: readonly ReportedResult[], key: (result: ReportedResult) => string): boolean {
+export function differ<R>(results: readonly R[], key: (result: R) => string): boolean {
   return groupBy(results, key).length > 1;
 }
 
@@ -37,16 +43,17 @@ const DISTINCTIONS = {
   processor: ({ processor }) => processor,
   instructionSet: ({ instructionSet }) => instructionSet,
   version: ({ version }) => version,
-} satisfies Record<string, (result: ReportedResult) => string>;
+  file: ({ file }) => file,
+} satisfies Record<string, (result: ReportedResult | ReportedProfile) => string>;
 
 export type Distinction = keyof typeof DISTINCTIONS;
 
 /** Names a result by those of `distinctions` in which `results` differ, after `first`. */
-export function namesOf(
-  results: readonly ReportedResult[],
-  first: (result: ReportedResult) => string,
+export function namesOf<R extends ReportedResult | ReportedProfile>(
+  results: readonly R[],
+  first: (result: R) => string,
   distinctions: readonly Distinction[],
-): (result: ReportedResult) => string {
+): (result: R) => string {
   const used = distinctions.map(name => DISTINCTIONS[name]).filter(of => differ(results, of));
   return result => [first, ...used].map(of => of(result)).join(', ');
 }

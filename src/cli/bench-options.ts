@@ -29,6 +29,12 @@ export interface BenchCommandOptions {
   json: boolean;
 }
 
+/** Those that say what a campaign measures. */
+export type CaseOptions = Pick<
+  BenchCommandOptions,
+  'shape' | 'activation' | 'tokens' | 'dtype' | 'pass' | 'device' | 'tf32' | 'threads'
+>;
+
 /** What the user calls an option: by the command line, or by a key of the plan. */
 export type NameOf = (option: keyof BenchCommandOptions) => string;
 
@@ -46,7 +52,7 @@ export function withPlan(
   };
 }
 
-export function parseCases(options: BenchCommandOptions, nameOf: NameOf): BenchCase[] {
+export function parseCases(options: CaseOptions, nameOf: NameOf): BenchCase[] {
   const { device, threads, tokens, activation, tf32 = false } = options;
   checkDevice(nameOf('device'), device);
   return expandSweep({

@@ -3,13 +3,13 @@
 import { type BenchCase, caseKey, groupByLayer } from '../../bench/campaign.ts';
 import { processorName } from '../../bench/processor.ts';
 import type { BenchResult } from '../../bench/result.ts';
-import { ResultFile, readResults } from '../../bench/result-file.ts';
+import { isBench, ResultFile, readResults } from '../../bench/result-file.ts';
 import { type BenchOptions, checkLayerFits, runBench, WrongResult } from '../../bench/run.ts';
+import { ofThisMachine } from '../../bench/this-machine.ts';
 import { besideBaseline, type ComparedResult } from '../../bench/verdict.ts';
 import { checkNotNegative } from '../check.ts';
-import { backendInfo, setFloat32Matmul } from '../device.ts';
+import { setFloat32Matmul } from '../device.ts';
 import { badArgument } from '../errors.ts';
-import { packageVersion } from '../package.ts';
 import { type BenchCommandOptions, parseCases, withPlan } from './bench-options.ts';
 import { printResults } from './bench-output.ts';
 import { BenchProgress } from './bench-progress.ts';
@@ -28,7 +28,7 @@ export async function bench(
   const minTimeMs = 1000 * checkPositive(nameOf('minTime'), options.minTime);
   const compare = comparison(options);
   const file = options.out === undefined ? undefined : new ResultFile('--out', options.out);
-  const results = new Map(file?.results.filter(isOfThisMachine).map(result => [caseKey(result), result]));
+  const results = ofThisMachine(file?.results.filter(isBench) ?? []);
   const pending = cases.filter(one => !results.has(caseKey(one)));
   const layers = groupByLayer(pending);
   for (const layer of layers) checkLayerFits(layer);
@@ -80,7 +80,7 @@ function comparison({
 }: BenchCommandOptions): (now: BenchResult) => ComparedResult {
   const share = checkNotNegative('--tolerance', Number(tolerance)) / 100;
   if (path === undefined) return now => now;
-  const before = readResults('--baseline', path);
+  const before = readResults('--baseline', path).filter(isBench);
   const other = before.find(({ processor }) => processor !== processorName());
   if (other !== undefined) {
     const expected = `results of this processor, ${processorName()}`;
@@ -88,15 +88,6 @@ function comparison({
   }
   const byKey = new Map(before.map(result => [caseKey(result), result]));
   return now => besideBaseline(now, byKey.get(caseKey(now)), share);
-}
-
-/** Results of another version, or of another machine, say nothing about this one. */
-function isOfThisMachine({ processor, version, instructionSet }: BenchResult): boolean {
-  return (
-    processor === processorName() &&
-    version === packageVersion() &&
-    instructionSet === backendInfo().instructionSet
-  );
 }
 
 /** Keeps the results of one layer; what is wrong with it ends it. */

@@ -84,30 +84,20 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
   program
     .command('bench')
     .description('check a layer of random weights against the reference, then time it')
-    .option(
-      '--shape <shape...>',
-      'any of mixtral-mini, deepseek-mini, qwen3-mini, switch-mini, or T,H,I,E,K, separated by spaces',
-      ['mixtral-mini'],
-    )
-    .option('--tokens <list>', 'other numbers of tokens, separated by commas (default: the shape’s own)')
-    .option('--activation <name>', 'activation of the experts (default: the shape’s own, else swiglu)')
-    .option('--dtype <list>', `any of ${FLOAT_DTYPES.join(', ')}, separated by commas`, 'float32')
-    .option('--pass <list>', 'any of forward, backward, both, separated by commas', 'both')
+    .addOption(shapeOption())
+    .addOption(tokensOption())
+    .addOption(activationOption())
+    .addOption(dtypesOption())
+    .addOption(passOption('both'))
     .addOption(deviceOption())
     .option('--tf32', 'let GPUs round float32 operands of matmuls to tf32')
-    .option(
-      '--threads <list>',
-      'numbers of threads of the CPU backend, separated by commas (default: every core)',
-    )
-    .option('--min-time <seconds>', 'how long to measure each pass', '2')
+    .addOption(threadsOption())
+    .addOption(minTimeOption())
     .option(
       '--plan <file>',
       'JSON or YAML with any of shape, activation, tokens, dtype, pass, device, threads, minTime; options override it',
     )
-    .option(
-      '--out <file>',
-      'add each result to a file of JSON lines; what the file has is not measured again',
-    )
+    .addOption(addToFileOption())
     .option('--baseline <file>', 'an earlier --out file to compare with; exits with 1 if anything is slower')
     .option('--tolerance <percent>', 'how much longer than in the baseline still is the same', '5')
     .addOption(new Option('--csv', 'CSV instead of a table').default(false).conflicts('json'))
@@ -129,19 +119,19 @@ function addProfile(program: Command, finish: (code: ExitCode) => void): void {
   program
     .command('profile')
     .description('check a layer of random weights against the reference, then time its stages, on the CPU')
-    .option(
-      '--shape <shape>',
-      'mixtral-mini, deepseek-mini, qwen3-mini, switch-mini, or T,H,I,E,K',
-      'mixtral-mini',
-    )
-    .option('--tokens <count>', 'tokens (default: the shape’s own)')
-    .option('--activation <name>', 'activation of the experts (default: the shape’s own, else swiglu)')
-    .option('--dtype <list>', `any of ${FLOAT_DTYPES.join(', ')}, separated by commas`, 'float32')
-    .option('--pass <list>', 'any of forward, backward, both, separated by commas', 'forward,backward')
+    .addOption(shapeOption())
+    .addOption(tokensOption())
+    .addOption(activationOption())
+    .addOption(dtypesOption())
+    .addOption(passOption('forward,backward'))
     .option('--device <device>', 'where to run: so far the CPU alone', 'cpu' satisfies DeviceName)
-    .option('--threads <count>', 'threads of the CPU backend (default: every core)')
-    .option('--min-time <seconds>', 'how long to measure each pass', '2')
-    .option('--trace <file>', 'write the first runs as a Chrome trace (chrome://tracing, ui.perfetto.dev)')
+    .addOption(threadsOption())
+    .addOption(minTimeOption())
+    .addOption(addToFileOption())
+    .option(
+      '--trace <file>',
+      'write the first runs of what is measured as a Chrome trace (chrome://tracing, ui.perfetto.dev)',
+    )
     .addOption(jsonOption())
     .addHelpText('after', EXIT_CODES)
     .action(async options => {
@@ -153,8 +143,8 @@ function addProfile(program: Command, finish: (code: ExitCode) => void): void {
 function addReport(program: Command, finish: (code: ExitCode) => void): void {
   program
     .command('report')
-    .description('one HTML page, readable offline, about what bench has measured')
-    .argument('<file...>', 'results, as bench --out writes them')
+    .description('one HTML page, readable offline, about what bench and profile have measured')
+    .argument('<file...>', 'results, as the --out of bench and profile writes them')
     .option('--out <file>', 'where to write the page; - is standard output', 'report.html')
     .addHelpText('after', EXIT_CODES)
     .action(async (files, options) => {
@@ -170,6 +160,32 @@ const printConfigOption = () =>
 function printConfigWhere({ printConfig }: { printConfig: boolean }): void {
   if (printConfig) process.env.MOE_KERNELS_PRINT_CONFIG = '1';
 }
+
+// What `bench` and `profile` measure.
+const shapeOption = () =>
+  new Option(
+    '--shape <shape...>',
+    'any of mixtral-mini, deepseek-mini, qwen3-mini, switch-mini, or T,H,I,E,K, separated by spaces',
+  ).default(['mixtral-mini']);
+const tokensOption = () =>
+  new Option('--tokens <list>', 'other numbers of tokens, separated by commas (default: the shape’s own)');
+const activationOption = () =>
+  new Option('--activation <name>', 'activation of the experts (default: the shape’s own, else swiglu)');
+const dtypesOption = () =>
+  new Option('--dtype <list>', `any of ${FLOAT_DTYPES.join(', ')}, separated by commas`).default('float32');
+const passOption = (passes: string) =>
+  new Option('--pass <list>', 'any of forward, backward, both, separated by commas').default(passes);
+const threadsOption = () =>
+  new Option(
+    '--threads <list>',
+    'numbers of threads of the CPU backend, separated by commas (default: every core)',
+  );
+const minTimeOption = () => new Option('--min-time <seconds>', 'how long to measure each pass').default('2');
+const addToFileOption = () =>
+  new Option(
+    '--out <file>',
+    'add each result to a file of JSON lines; what the file has is not measured again',
+  );
 
 const jsonOption = () => new Option('--json', 'one JSON object per line, errors included').default(false);
 const deviceOption = () =>

@@ -1,4 +1,4 @@
-// `moe-kernels report`: a page about what `moe-kernels bench` has measured.
+// `moe-kernels report`: a page about what `moe-kernels bench` and `moe-kernels profile` have measured.
 
 import { writeFileSync } from 'node:fs';
 import { writing } from '../../bench/file-access.ts';
@@ -7,12 +7,17 @@ import { readReported } from '../../bench/report/read.ts';
 import { type ExitCode, printLine } from './output.ts';
 
 export async function report(files: readonly string[], { out }: { out: string }): Promise<ExitCode> {
-  const results = readReported(files);
-  const page = renderReport(results);
+  const { results, profiles } = readReported(files);
+  const page = renderReport(results, profiles);
   if (out === '-') process.stdout.write(page);
   else {
     writing('--out', out, () => writeFileSync(out, page));
-    printLine(`${out}: ${results.length} ${results.length === 1 ? 'result' : 'results'}`);
+    const counts = [counted(results.length, 'result'), counted(profiles.length, 'profile')];
+    printLine(`${out}: ${counts.filter(Boolean).join(', ')}`);
   }
   return 0;
+}
+
+function counted(count: number, what: string): string {
+  return count === 0 ? '' : `${count} ${what}${count === 1 ? '' : 's'}`;
 }

@@ -6,16 +6,19 @@ import { describe, expect, test } from 'vitest';
 import type { Chart } from '../../bench/report/chart.ts';
 import { expertLoads } from '../../bench/report/expert-load.ts';
 import { renderReport } from '../../bench/report/page.ts';
-import { type ReportedResult, readReported } from '../../bench/report/read.ts';
+import { type ReportedProfile, type ReportedResult, readReported } from '../../bench/report/read.ts';
 import { roofline } from '../../bench/report/roofline.ts';
+import { timeByStage } from '../../bench/report/time-by-stage.ts';
 import { THREADS, TOKENS, timeOver } from '../../bench/report/time-over.ts';
 import { run, spawn } from '../cli/support/command.ts';
 import { temporaryFiles } from '../cli/support/safetensors.ts';
 import { RESULT as LINE } from '../support/bench-result.ts';
+import { PROFILE as PROFILE_LINE } from '../support/profile-result.ts';
 
 const { folder, write } = temporaryFiles();
 
 const RESULT: ReportedResult = { ...LINE, file: 'run.jsonl' };
+const PROFILE: ReportedProfile = { ...PROFILE_LINE, file: 'run.jsonl' };
 
 function lines(...values: readonly object[]): Buffer {
   return Buffer.from(values.map(value => `${JSON.stringify(value)}\n`).join(''));
@@ -37,7 +40,7 @@ describe('what is read', () => {
     const { floorMs, flopsPerSecond, bytesPerSecond, ...bare } = LINE;
     const first = write('first.jsonl', lines({ ...LINE, baseline: { medianMs: 1 } }, bare));
     const second = write('second.jsonl', lines(LINE));
-    const results = readReported([first, second]);
+    const { results } = readReported([first, second]);
     expect(results.map(({ file, floorMs }) => [file, floorMs])).toEqual([
       [first, 1],
       [first, undefined],
@@ -45,26 +48,48 @@ describe('what is read', () => {
     ]);
   });
 
+  test('profiles beside results, in one file or another', () => {
+    const both = write('both.jsonl', lines(PROFILE_LINE, LINE));
+    const alone = write('alone.jsonl', lines(PROFILE_LINE));
+    const { results, profiles } = readReported([both, alone]);
+    expect(results.map(({ file, flops }) => [file, flops])).toEqual([[both, 4e9]]);
+    expect(profiles.map(({ file, stages }) => [file, stages.length])).toEqual([
+      [both, 3],
+      [alone, 3],
+    ]);
+  });
+
   const { medianMs, ...noMedian } = LINE;
+  const [stage] = PROFILE_LINE.stages;
   test.each([
     ['a field that lacks', lines(LINE, noMedian), 2, 'none as medianMs'],
     ['text for a number', lines({ ...LINE, tokens: '4' }), 1, '"4" as tokens'],
     ['a floor of no size', lines({ ...LINE, floorMs: 0 }), 1, '0 as floorMs'],
     ['no load', lines({ ...LINE, expertLoad: [] }), 1, '[] as expertLoad'],
     ['no date', lines({ ...LINE, date: 'soon' }), 1, '"soon" as date'],
-    ['no JSON', Buffer.from('{"shape"\n'), 1, '"{\\"shape\\""'],
-    ['no object', Buffer.from('1'), 1, '1'],
-  ])('%s is refused in one sentence', async (name, content, line, got) => {
-    const file = write(`${name}.jsonl`, content);
-    const finished = await run('report', file, '--out', join(folder, 'none.html'));
-    const sentence = `file: line ${line} of ${file}: expected a result of moe-kernels bench, got ${got}`;
-    expect(finished).toEqual({ exitCode: 2, stdout: '', stderr: `moe-kernels: ${sentence}\n` });
-    expect(existsSync(join(folder, 'none.html'))).toBe(false);
-  });
+    ['no JSON', Buffer.from('{"shape"\n'), 1, '"{\\"shape\\""', 'bench or profile'],
+    ['no object', Buffer.from('1'), 1, '1', 'bench or profile'],
+    ['no total', lines({ ...PROFILE_LINE, totalMs: undefined }), 1, 'none as totalMs', 'profile'],
+    ['no stages', lines({ ...PROFILE_LINE, stages: [] }), 1, '[] as stages', 'profile'],
+    [
+      'a stage of no time',
+      lines({ ...PROFILE_LINE, stages: [stage, { ...stage, medianMs: -1 }] }),
+      ...[1, 'an array of length 2 as stages', 'profile'],
+    ],
+  ] as [string, Buffer, number, string, string?][])(
+    '%s is refused in one sentence',
+    async (name, content, line, got, kind = 'bench') => {
+      const file = write(`${name}.jsonl`, content);
+      const finished = await run('report', file, '--out', join(folder, 'none.html'));
+      const sentence = `file: line ${line} of ${file}: expected a result of moe-kernels ${kind}, got ${got}`;
+      expect(finished).toEqual({ exitCode: 2, stdout: '', stderr: `moe-kernels: ${sentence}\n` });
+      expect(existsSync(join(folder, 'none.html'))).toBe(false);
+    },
+  );
 
   test('nothing is refused in one sentence', async () => {
     const file = write('nothing.jsonl', Buffer.from(''));
-    const sentence = `moe-kernels: file: expected results of moe-kernels bench, got none in ${file}\n`;
+    const sentence = `moe-kernels: file: expected results of moe-kernels bench or profile, got none in ${file}\n`;
     expect(await run('report', file)).toEqual({ exitCode: 2, stdout: '', stderr: sentence });
   });
 
@@ -114,12 +139,48 @@ describe('the page', () => {
     }
   });
 
+  test('about profiles alone has no empty section', () => {
+    const page = renderReport([], [PROFILE]);
+    expect([...page.matchAll(/<h2>(.*?)<\/h2>/g)].map(([, title]) => title)).toEqual([
+      ...['Machine and versions', 'Time by stage'],
+    ]);
+    expect(cells(page, /A Processor/)).toContain('run.jsonl');
+  });
+
+  test('a bar is divided by the shares of its stages, above what the floor is of each', () => {
+    const [bar] = renderReport([], [PROFILE]).match(/<svg class="bar".*?<\/svg>/s)!;
+    expect(bar).toContain(
+      'aria-label="T 16: 8.00 ms, most of it in expertsForward up 50 %, dispatch count 25 %, route logits 13 %"',
+    );
+    const shown = [...bar.matchAll(/<rect class="(\w+)" x="([\d.]+)%" .*?width="([\d.]+)%"/g)];
+    expect(shown.map(([, kind, x, width]) => [kind, Number(x), Number(width)])).toEqual([
+      ...[
+        ['part', 0, 12.5],
+        ['floor', 0, 3.125],
+      ],
+      ...[
+        ['part', 12.5, 25],
+        ['floor', 12.5, 25],
+      ],
+      ...[
+        ['part', 37.5, 50],
+        ['floor', 37.5, 25],
+      ],
+      ...[
+        ['part', 87.5, 12.5],
+        ['floor', 87.5, 0],
+      ],
+    ]);
+  });
+
   test('text of a file stays text', () => {
     const hostile = `</script><b onclick="x">'&`;
     const everywhere = { shape: hostile, processor: hostile, dtype: hostile, file: hostile, device: hostile };
     const others = { instructionSet: hostile, version: hostile, activation: hostile, pass: hostile };
     const result = { ...RESULT, ...everywhere, ...others } as unknown as ReportedResult;
-    const page = renderReport([result, { ...result, tokens: 32 }, { ...RESULT, shape: 'plain' }]);
+    const stages = [{ op: hostile, stage: hostile, medianMs: 1 }];
+    const profile = { ...PROFILE, ...everywhere, ...others, stages } as unknown as ReportedProfile;
+    const page = renderReport([result, { ...result, tokens: 32 }, { ...RESULT, shape: 'plain' }], [profile]);
     expect(page).not.toContain('<b ');
     expect(page).toContain('&#60;/script&#62;&#60;b onclick=&#34;x&#34;&#62;&#39;&#38;');
     const charts = drawnIn(page);
@@ -212,12 +273,49 @@ describe('the charts', () => {
   });
 });
 
+describe('time by stage', () => {
+  const at = (tokens: number, change: Partial<ReportedProfile> = {}) => ({ ...PROFILE, tokens, ...change });
+
+  test('a layer, dtype and pass together, by tokens, named by what differs', () => {
+    const groups = timeByStage([at(64), at(1), at(1, { dtype: 'bfloat16' }), at(2, { hidden: 16 })]);
+    expect(groups.map(({ title, bars }) => [title, bars.map(({ name }) => name)])).toEqual([
+      ['Time by stage: H 8, I 12, E 4, K 2, swiglu, float32, forward', ['T 1', 'T 64']],
+      ['Time by stage: H 8, I 12, E 4, K 2, swiglu, bfloat16, forward', ['T 1']],
+      ['Time by stage: H 16, I 12, E 4, K 2, swiglu, float32, forward', ['T 2']],
+    ]);
+    const [again] = timeByStage([at(1), at(1, { threads: 1 }), at(1, { file: 'later.jsonl' })]);
+    expect(again!.bars.map(({ name }) => name)).toEqual([
+      ...['T 1, 1 thread, run.jsonl', 'T 1, 2 threads, run.jsonl', 'T 1, 2 threads, later.jsonl'],
+    ]);
+  });
+
+  test('an op has one colour on the page, every stage a place in the key, and the rest comes last', () => {
+    const backward = at(1, { pass: 'backward', stages: [{ op: 'fill', medianMs: 0 }, PROFILE.stages[2]!] });
+    const [first, second] = timeByStage([at(1), backward]);
+    expect(first!.key).toEqual([
+      { name: 'route logits', colour: 0 },
+      { name: 'dispatch count', colour: 1 },
+      { name: 'expertsForward up', colour: 2 },
+      { name: 'between stages', colour: 'muted' },
+    ]);
+    expect(second!.key.map(({ colour }) => colour)).toEqual([3, 2, 'muted']);
+    expect(first!.table.rows).toEqual([
+      ['T 1', 'route logits', '1.00', '12.5 %', '25 %'],
+      ['T 1', 'dispatch count', '2.00', '25.0 %', '200 %'],
+      ['T 1', 'expertsForward up', '4.00', '50.0 %', '50 %'],
+      ['T 1', 'between stages', '1.00', '12.5 %', '–'],
+      ['T 1', 'total', '8.00', '100.0 %', ''],
+    ]);
+    expect(second!.table.rows[0]).toEqual(['T 1', 'fill', '0.00', '0.0 %', '–']);
+  });
+});
+
 describe('the command', () => {
   test('writes a page, on standard output for -', async () => {
-    const file = write('run.jsonl', lines(LINE));
+    const file = write('run.jsonl', lines(LINE, PROFILE_LINE, PROFILE_LINE));
     const out = join(folder, 'page.html');
     expect(await run('report', file, '--out', out)).toEqual({
-      ...{ exitCode: 0, stderr: '', stdout: `${out}: 1 result\n` },
+      ...{ exitCode: 0, stderr: '', stdout: `${out}: 1 result, 2 profiles\n` },
     });
     const page = readFileSync(out, 'utf8');
     expect(page).toMatch(/^<!doctype html>\n.+<\/html>\n$/s);
