@@ -38,3 +38,10 @@ export function besideBaseline(
   const verdict = judge(now, before, tolerance);
   return { ...now, baseline: { medianMs, ratio: now.medianMs / medianMs, verdict } };
 }
+
+/** How many results got each verdict. */
+export function countVerdicts(results: readonly ComparedResult[]): Record<Verdict, number> {
+  const counts = { slower: 0, faster: 0, same: 0 };
+  for (const { baseline } of results) if (baseline) counts[baseline.verdict]++;
+  return counts;
+}

@@ -5,6 +5,7 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { packageRoot } from '../../src/package.ts';
 import { groupBy } from '../group-by.ts';
+import { countVerdicts } from '../verdict.ts';
 import { renderChart } from './chart.ts';
 import { expertLoads } from './expert-load.ts';
 import { Html, html, renderTable, type Table } from './html.ts';
@@ -36,7 +37,7 @@ ${ownFile('page.css')}</style>
 <header><h1>${title}</h1></header>
 <main>
 <section><h2>Machine and versions</h2>${renderTable(machines([...results, ...profiles]))}</section>
-${results.length === 0 ? '' : html`<section><h2>Results</h2>${renderTable(summary(results))}</section>`}
+${results.length === 0 ? '' : html`<section><h2>Results</h2>${verdicts(results)}${renderTable(summary(results))}</section>`}
 ${section('Roofline', results.length === 0 ? [] : [renderChart(roofline(results))])}
 ${section('Time over tokens', timeOver(TOKENS, results).map(renderChart))}
 ${section('Time over threads', timeOver(THREADS, results).map(renderChart))}
@@ -98,6 +99,7 @@ function period(results: readonly Measured[]): string {
 function summary(results: readonly ReportedResult[]): Table {
   const processors = differ(results, ({ processor }) => processor);
   const devices = differ(results, ({ device }) => device);
+  const compared = results.some(({ baseline }) => baseline);
   return {
     caption: 'The median with its interval of 95 % confidence, and the 10th to 90th percentile of all runs',
     head: [
@@ -106,6 +108,7 @@ function summary(results: readonly ReportedResult[]): Table {
       ...(processors ? ['Processor'] : []),
       ...['T', 'Threads', 'Median (ms)', '95 % interval (ms)', 'p10–p90 (ms)'],
       ...['TFLOP/s', 'GB/s', 'Of the floor'],
+      ...(compared ? ['Earlier (ms)', 'Ratio', 'Verdict'] : []),
     ],
     names: 4 + Number(devices) + Number(processors),
     rows: results.map((result, i) => [
@@ -115,8 +118,24 @@ function summary(results: readonly ReportedResult[]): Table {
       ...[`${result.tokens}`, `${result.threads}`, measured(result.medianMs)],
       ...[range(result.lowMs, result.highMs), range(result.p10Ms, result.p90Ms), measured(result.tflops)],
       ...[measured(result.bytes / result.medianMs / 1e6), share(result)],
+      ...(compared ? besideBaseline(result) : []),
     ]),
   };
+}
+
+function besideBaseline({ baseline }: ReportedResult): (string | Html)[] {
+  if (!baseline) return ['–', '–', '–'];
+  const { medianMs, ratio, verdict } = baseline;
+  return [measured(medianMs), measured(ratio), html`<span class="${verdict}">${verdict}</span>`];
+}
+
+/** What the last columns come to. */
+function verdicts(results: readonly ReportedResult[]): Html {
+  const { slower, faster, same } = countVerdicts(results);
+  const absent = results.length - slower - faster - same;
+  if (absent === results.length) return html``;
+  const rest = absent === 0 ? '' : `, ${absent} without an earlier result`;
+  return html`<p>Beside earlier results: ${slower} slower, ${faster} faster, ${same} the same${rest}.</p>`;
 }
 
 function range(from: number, to: number): string {

@@ -2,11 +2,11 @@
 
 import { badArgument } from '../../src/errors.ts';
 import type { ProfileResult } from '../profile.ts';
-import type { BenchResult } from '../result.ts';
 import { isBench, isProfile, type Result, readResults } from '../result-file.ts';
+import type { ComparedResult } from '../verdict.ts';
 
 type InFile<R> = R & { readonly file: string };
-export type ReportedResult = InFile<BenchResult>;
+export type ReportedResult = InFile<ComparedResult>;
 export type ReportedProfile = InFile<ProfileResult>;
 
 export interface Reported {
@@ -19,7 +19,11 @@ export function readReported(files: readonly string[]): Reported {
   const contents = files.map(file => ({ file, results: readSome(file) }));
   const those = <R extends Result>(isOne: (result: Result) => result is R): InFile<R>[] =>
     contents.flatMap(({ file, results }) => results.filter(isOne).map(result => ({ ...result, file })));
-  return { results: those(isBench), profiles: those(isProfile) };
+  // What a line says of a comparison was another one.
+  return {
+    results: those(isBench).map(result => ({ ...result, baseline: undefined })),
+    profiles: those(isProfile),
+  };
 }
 
 function readSome(file: string): Result[] {

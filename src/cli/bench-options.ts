@@ -8,10 +8,11 @@ import { getThreads } from '../device.ts';
 import { FLOAT_DTYPES } from '../dtype.ts';
 import { checkDevice, type DeviceName } from '../tensor.ts';
 import { readPlan } from './bench-plan.ts';
+import type { ComparisonOptions } from './comparison.ts';
 import { parseCounts, parseList } from './option-values.ts';
 
 /** Options as they stand on the command line. */
-export interface BenchCommandOptions {
+export interface BenchCommandOptions extends ComparisonOptions {
   shape: string[];
   activation?: string;
   tokens?: string;
@@ -23,8 +24,6 @@ export interface BenchCommandOptions {
   minTime: string;
   out?: string;
   plan?: string;
-  baseline?: string;
-  tolerance: string;
   csv: boolean;
   json: boolean;
 }

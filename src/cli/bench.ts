@@ -3,16 +3,14 @@
 import { type BenchCase, caseKey, groupByLayer } from '../../bench/campaign.ts';
 import { processorName } from '../../bench/processor.ts';
 import type { BenchResult } from '../../bench/result.ts';
-import { isBench, ResultFile, readResults } from '../../bench/result-file.ts';
+import { isBench, ResultFile } from '../../bench/result-file.ts';
 import { type BenchOptions, checkLayerFits, runBench, WrongResult } from '../../bench/run.ts';
 import { ofThisMachine } from '../../bench/this-machine.ts';
-import { besideBaseline, type ComparedResult } from '../../bench/verdict.ts';
-import { checkNotNegative } from '../check.ts';
 import { setFloat32Matmul } from '../device.ts';
-import { badArgument } from '../errors.ts';
 import { type BenchCommandOptions, parseCases, withPlan } from './bench-options.ts';
 import { printResults } from './bench-output.ts';
 import { BenchProgress } from './bench-progress.ts';
+import { comparison } from './comparison.ts';
 import { checkPositive } from './option-values.ts';
 import { type ExitCode, printComparisons, printJson, writeError } from './output.ts';
 
@@ -26,7 +24,7 @@ export async function bench(
   const { options, nameOf } = withPlan(given, isGiven);
   const cases = parseCases(options, nameOf);
   const minTimeMs = 1000 * checkPositive(nameOf('minTime'), options.minTime);
-  const compare = comparison(options);
+  const compare = comparison(options, [processorName()]);
   const file = options.out === undefined ? undefined : new ResultFile('--out', options.out);
   const results = ofThisMachine(file?.results.filter(isBench) ?? []);
   const pending = cases.filter(one => !results.has(caseKey(one)));
@@ -71,23 +69,6 @@ export async function bench(
     progress.hide();
     process.off('SIGINT', stop);
   }
-}
-
-/** Sets a result beside that of the same case in the baseline. */
-function comparison({
-  baseline: path,
-  tolerance,
-}: BenchCommandOptions): (now: BenchResult) => ComparedResult {
-  const share = checkNotNegative('--tolerance', Number(tolerance)) / 100;
-  if (path === undefined) return now => now;
-  const before = readResults('--baseline', path).filter(isBench);
-  const other = before.find(({ processor }) => processor !== processorName());
-  if (other !== undefined) {
-    const expected = `results of this processor, ${processorName()}`;
-    throw badArgument('ERR_UNSUPPORTED', '--baseline', expected, `those of ${other.processor} in ${path}`);
-  }
-  const byKey = new Map(before.map(result => [caseKey(result), result]));
-  return now => besideBaseline(now, byKey.get(caseKey(now)), share);
 }
 
 /** Keeps the results of one layer; what is wrong with it ends it. */

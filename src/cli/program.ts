@@ -98,8 +98,8 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
       'JSON or YAML with any of shape, activation, tokens, dtype, pass, device, threads, minTime; options override it',
     )
     .addOption(addToFileOption())
-    .option('--baseline <file>', 'an earlier --out file to compare with; exits with 1 if anything is slower')
-    .option('--tolerance <percent>', 'how much longer than in the baseline still is the same', '5')
+    .addOption(baselineOption('an earlier --out file to compare with; exits with 1 if anything is slower'))
+    .addOption(toleranceOption())
     .addOption(new Option('--csv', 'CSV instead of a table').default(false).conflicts('json'))
     .addOption(printConfigOption())
     .addOption(jsonOption())
@@ -146,6 +146,9 @@ function addReport(program: Command, finish: (code: ExitCode) => void): void {
     .description('one HTML page, readable offline, about what bench and profile have measured')
     .argument('<file...>', 'results, as the --out of bench and profile writes them')
     .option('--out <file>', 'where to write the page; - is standard output', 'report.html')
+    .addOption(baselineOption('earlier results to compare with'))
+    .addOption(toleranceOption())
+    .addOption(jsonOption())
     .addHelpText('after', EXIT_CODES)
     .action(async (files, options) => {
       const { report } = await import('./report.ts');
@@ -187,6 +190,9 @@ const addToFileOption = () =>
     'add each result to a file of JSON lines; what the file has is not measured again',
   );
 
+const baselineOption = (text: string) => new Option('--baseline <file>', text);
+const toleranceOption = () =>
+  new Option('--tolerance <percent>', 'how much longer than in the baseline still is the same').default('5');
 const jsonOption = () => new Option('--json', 'one JSON object per line, errors included').default(false);
 const deviceOption = () =>
   new Option('--device <device>', 'where to run').default('cpu' satisfies DeviceName);

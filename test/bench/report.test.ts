@@ -38,7 +38,10 @@ function cells(page: string, row: RegExp): string[] {
 describe('what is read', () => {
   test('results of several files in order, with fields that are not known and without those that may lack', () => {
     const { floorMs, flopsPerSecond, bytesPerSecond, ...bare } = LINE;
-    const first = write('first.jsonl', lines({ ...LINE, baseline: { medianMs: 1 } }, bare));
+    const first = write(
+      'first.jsonl',
+      lines({ ...LINE, vs: [{ ratio: 2 }], baseline: { medianMs: 1 } }, bare),
+    );
     const second = write('second.jsonl', lines(LINE));
     const { results } = readReported([first, second]);
     expect(results.map(({ file, floorMs }) => [file, floorMs])).toEqual([
@@ -46,6 +49,8 @@ describe('what is read', () => {
       [first, undefined],
       [second, 1],
     ]);
+    // It was compared with another one.
+    expect(results[0]!.baseline).toBeUndefined();
   });
 
   test('profiles beside results, in one file or another', () => {
@@ -320,6 +325,40 @@ describe('the command', () => {
     const page = readFileSync(out, 'utf8');
     expect(page).toMatch(/^<!doctype html>\n.+<\/html>\n$/s);
     expect(await run('report', file, '--out', '-')).toEqual({ exitCode: 0, stderr: '', stdout: page });
+  });
+
+  const other = { ...LINE, processor: 'Another' };
+  const taking = (ms: number, line = LINE) => ({ ...line, medianMs: ms, lowMs: ms, highMs: ms });
+
+  test('sets results beside earlier ones of the same case and processor', async () => {
+    const now = [LINE, taking(2, other), taking(2, { ...LINE, pass: 'both' }), { ...LINE, tokens: 1 }];
+    const file = write('now.jsonl', lines(...now, PROFILE_LINE));
+    const before = [PROFILE_LINE, taking(1), taking(10, other), taking(1.9, { ...LINE, pass: 'both' })];
+    const baseline = write('before.jsonl', lines(...before));
+    const out = join(folder, 'compared.html');
+    const args = ['report', file, '--baseline', baseline, '--out', out, '--json'];
+    const { exitCode, stdout } = await run(...args);
+    const counts = { results: 4, profiles: 1, verdicts: { slower: 2, faster: 1, same: 0 } };
+    expect([exitCode, JSON.parse(stdout)]).toEqual([0, { out, ...counts }]);
+    const page = readFileSync(out, 'utf8');
+    expect(page).toContain('2 slower, 1 faster, 0 the same, 1 without an earlier result');
+    const compared = ['Earlier (ms)', 'Ratio', 'Verdict'];
+    expect(cells(page, /95 % interval/).slice(-3)).toEqual(compared);
+    expect(cells(page, /row">1</).slice(-3)).toEqual(['1.00', '2.00', '<span class="slower">slower</span>']);
+    expect(cells(page, /row">2</).slice(-3)).toEqual(['10.0', '0.200', '<span class="faster">faster</span>']);
+    expect(cells(page, /row">4</).slice(-3)).toEqual(['–', '–', '–']);
+    const tolerant = await run(...args, '--tolerance', '6');
+    expect(JSON.parse(tolerant.stdout).verdicts).toEqual({ slower: 1, faster: 1, same: 1 });
+  });
+
+  test('earlier results of another processor are refused, as JSON for programs', async () => {
+    const file = write('here.jsonl', lines(LINE));
+    const baseline = write('there.jsonl', lines(other));
+    const { exitCode, stdout, stderr } = await run('report', file, '--baseline', baseline, '--json');
+    const expected = 'expected results of the same processor, A Processor';
+    const message = `--baseline: ${expected}, got those of Another in ${baseline}`;
+    expect([exitCode, stdout]).toEqual([2, '']);
+    expect(JSON.parse(stderr)).toEqual({ error: { code: 'ERR_UNSUPPORTED', message } });
   });
 
   test('a place that cannot be written is one sentence', async () => {

@@ -155,7 +155,7 @@ test('a baseline of another processor is refused', async () => {
   const { exitCode, stdout, stderr } = await run(...args);
   expect([exitCode, stdout]).toEqual([2, '']);
   expect(stderr).toMatch(
-    /^moe-kernels: --baseline: expected results of this processor, .+, got those of Abacus 1 in .+\n$/,
+    /^moe-kernels: --baseline: expected results of the same processor, .+, got those of Abacus 1 in .+\n$/,
   );
 });
 

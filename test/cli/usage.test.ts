@@ -50,7 +50,7 @@ describe('help', () => {
       'profile',
       [...Object.keys(SHAPES), ...PASSES, '--tokens', '--trace', '--device', 'so far the CPU alone'],
     ],
-    ['report', ['<file...>', '--out', 'report.html', 'Exit codes:']],
+    ['report', ['<file...>', '--out', 'report.html', '--baseline', '--tolerance', '--json', 'Exit codes:']],
   ])('of %s lists %j', async (command, words) => {
     const { exitCode, stdout } = await run(command, '--help');
     for (const word of words) expect(stdout).toContain(word);
