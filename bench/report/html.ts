@@ -41,7 +41,7 @@ export function renderTable({ caption, head, names, rows }: Table): Html {
     i === 0 ? html`<th scope="row">${text}</th>` : html`<td${numeric(i)}>${text}</td>`;
   const numeric = (i: number) => (i < names ? '' : new Html(' class="number"'));
   return html`<div class="wide" role="region" tabindex="0" aria-label="${caption}"><table>
-<caption>${caption}</caption>
+<caption><span>${caption}</span></caption>
 <thead><tr>${head.map((text, i) => html`<th scope="col"${numeric(i)}>${text}</th>`)}</tr></thead>
 <tbody>${rows.map(row => html`<tr>${row.map(cell)}</tr>\n`)}</tbody>
 </table></div>`;

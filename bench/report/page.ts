@@ -106,9 +106,9 @@ function summary(results: readonly ReportedResult[]): Table {
       ...['Result', 'Layer', 'Dtype', 'Pass'],
       ...(devices ? ['Device'] : []),
       ...(processors ? ['Processor'] : []),
-      ...['T', 'Threads', 'Median (ms)', '95 % interval (ms)', 'p10–p90 (ms)'],
-      ...['TFLOP/s', 'GB/s', 'Of the floor'],
+      ...['T', 'Threads', 'Median (ms)', '95 % interval (ms)'],
       ...(compared ? ['Earlier (ms)', 'Ratio', 'Verdict'] : []),
+      ...['p10–p90 (ms)', 'TFLOP/s', 'GB/s', 'Of the floor'],
     ],
     names: 4 + Number(devices) + Number(processors),
     rows: results.map((result, i) => [
@@ -116,9 +116,10 @@ function summary(results: readonly ReportedResult[]): Table {
       ...(devices ? [result.device] : []),
       ...(processors ? [result.processor] : []),
       ...[`${result.tokens}`, `${result.threads}`, measured(result.medianMs)],
-      ...[range(result.lowMs, result.highMs), range(result.p10Ms, result.p90Ms), measured(result.tflops)],
-      ...[measured(result.bytes / result.medianMs / 1e6), share(result)],
+      range(result.lowMs, result.highMs),
       ...(compared ? besideBaseline(result) : []),
+      ...[range(result.p10Ms, result.p90Ms), measured(result.tflops)],
+      ...[measured(result.bytes / result.medianMs / 1e6), share(result)],
     ]),
   };
 }
@@ -129,7 +130,7 @@ function besideBaseline({ baseline }: ReportedResult): (string | Html)[] {
   return [measured(medianMs), measured(ratio), html`<span class="${verdict}">${verdict}</span>`];
 }
 
-/** What the last columns come to. */
+/** What the column of verdicts comes to. */
 function verdicts(results: readonly ReportedResult[]): Html {
   const { slower, faster, same } = countVerdicts(results);
   const absent = results.length - slower - faster - same;
