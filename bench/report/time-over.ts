@@ -3,7 +3,7 @@
 import { groupBy } from '../group-by.ts';
 import type { Chart, Series } from './chart.ts';
 import type { ReportedResult } from './read.ts';
-import { type Distinction, layerName, layerSizes, measured, namesOf } from './words.ts';
+import { amount, type Distinction, layerName, layerSizes, measured, namesOf } from './words.ts';
 
 interface Variable {
   readonly of: 'tokens' | 'threads';
@@ -63,6 +63,6 @@ function chartOf({ of, layer, distinctions }: Variable, results: readonly Report
 }
 
 function describeLine(of: Variable['of'], name: string, line: readonly ReportedResult[]): string {
-  const at = (result: ReportedResult) => `${measured(result.medianMs)} ms at ${result[of]} ${of}`;
+  const at = (result: ReportedResult) => `${measured(result.medianMs)} ms at ${amount(result[of], of)}`;
   return `${name}: ${[...new Set([line[0]!, line.at(-1)!])].map(at).join(', ')}.`;
 }

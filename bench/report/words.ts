@@ -16,6 +16,11 @@ export function counted(value: number): string {
   return grouped.format(value);
 }
 
+/** @param plural in s */
+export function amount(count: number, plural: string): string {
+  return `${count} ${count === 1 ? plural.slice(0, -1) : plural}`;
+}
+
 /** Of a whole. */
 export function percent(share: number, decimals = 0): string {
   return `${(100 * share).toFixed(decimals)} %`;
@@ -38,7 +43,7 @@ export function differ<R>(results: readonly R[], key: (result: R) => string): bo
 
 const DISTINCTIONS = {
   dtype: ({ dtype }) => dtype,
-  threads: ({ threads }) => `${threads} ${threads === 1 ? 'thread' : 'threads'}`,
+  threads: ({ threads }) => amount(threads, 'threads'),
   device: ({ device }) => device,
   processor: ({ processor }) => processor,
   instructionSet: ({ instructionSet }) => instructionSet,

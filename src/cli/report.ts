@@ -4,6 +4,7 @@ import { writeFileSync } from 'node:fs';
 import { writing } from '../../bench/file-access.ts';
 import { renderReport } from '../../bench/report/page.ts';
 import { type ReportedResult, readReported } from '../../bench/report/read.ts';
+import { amount } from '../../bench/report/words.ts';
 import { countVerdicts } from '../../bench/verdict.ts';
 import type { ComparisonOptions } from './comparison.ts';
 import { type ExitCode, printJson, printLine } from './output.ts';
@@ -47,6 +48,6 @@ async function compared(
 function describeCounts(counts: Readonly<Record<string, number>>): string {
   return Object.entries(counts)
     .filter(([, count]) => count > 0)
-    .map(([what, count]) => `${count} ${count === 1 ? what.slice(0, -1) : what}`)
+    .map(([what, count]) => amount(count, what))
     .join(', ');
 }
