@@ -37,7 +37,7 @@ ${ownFile('page.css')}</style>
 <header><h1>${title}</h1></header>
 <main>
 <section><h2>Machine and versions</h2>${renderTable(machines([...results, ...profiles]))}</section>
-${results.length === 0 ? '' : html`<section><h2>Results</h2>${verdicts(results)}${renderTable(summary(results))}</section>`}
+${results.length === 0 ? '' : html`<section class="results"><h2>Results</h2>${verdicts(results)}${renderTable(summary(results))}</section>`}
 ${section('Roofline', results.length === 0 ? [] : [renderChart(roofline(results))])}
 ${section('Time over tokens', timeOver(TOKENS, results).map(renderChart))}
 ${section('Time over threads', timeOver(THREADS, results).map(renderChart))}
