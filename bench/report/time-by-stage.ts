@@ -102,14 +102,16 @@ const STRIP = 6;
 /** Below each part a strip: what of it is the floor. */
 function renderBar({ name, totalMs, parts }: Bar, numbers: ReadonlyMap<string, number>): Html {
   let end = 0;
-  const drawn = parts.map(({ share, shareOfFloor = 0, colour, ...part }) => {
-    const width = Math.max(0, share);
+  const drawn = parts.map(part => {
+    const width = Math.max(0, part.share);
+    const floorWidth = width * Math.min(1, part.shareOfFloor ?? 0);
     const start = end;
     end += width;
-    const said = `${part.name}: ${measured(part.ms)} ms, ${percent(share, 1)}`;
-    return html`<g${hue(colour)}><title>${said}</title>
+    const floor = part.shareOfFloor === undefined ? '' : `; floor: ${percent(part.shareOfFloor)} of that`;
+    const said = `${part.name}: ${measured(part.ms)} ms, ${percent(part.share, 1)}${floor}`;
+    return html`<g${hue(part.colour)}><title>${said}</title>
 <rect class="part" x="${across(start)}" width="${across(width)}" height="${HEIGHT}"/>
-<rect class="floor" x="${across(start)}" y="${HEIGHT - STRIP}" width="${across(width * Math.min(1, shareOfFloor))}" height="${STRIP}"/>
+<rect class="floor" x="${across(start)}" y="${HEIGHT - STRIP}" width="${across(floorWidth)}" height="${STRIP}"/>
 ${width < NUMBERED ? '' : html`<text x="${across(start + width / 2)}" y="18">${numbers.get(part.name)!}</text>`}</g>`;
   });
   const largest = parts.toSorted((a, b) => b.share - a.share).slice(0, 3);

@@ -157,6 +157,8 @@ describe('the page', () => {
     expect(bar).toContain(
       'aria-label="T 16: 8.00 ms, most of it in expertsForward up 50 %, dispatch count 25 %, route logits 13 %"',
     );
+    expect(bar).toContain('<title>dispatch count: 2.00 ms, 25.0 %; floor: 200 % of that</title>');
+    expect(bar).toContain('<title>between stages: 1.00 ms, 12.5 %</title>');
     const shown = [...bar.matchAll(/<rect class="(\w+)" x="([\d.]+)%" .*?width="([\d.]+)%"/g)];
     expect(shown.map(([, kind, x, width]) => [kind, Number(x), Number(width)])).toEqual([
       ...[
