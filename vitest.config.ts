@@ -7,6 +7,7 @@ import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { defineConfig } from 'vitest/config';
 import type { Native } from './src/native.ts';
+import { findBrowser } from './test/page/browser.ts';
 
 const CONFORMANCE = 'test/conformance';
 
@@ -103,6 +104,17 @@ function emulatedProjects() {
   ];
 }
 
+function pageProjects() {
+  if (chosenBinary || chosenDevices) return [];
+  if (findBrowser() === undefined) {
+    console.warn(
+      'No tests of the page in a browser: none is on the PATH or in CHROME_PATH (Debian has chromium-headless-shell).',
+    );
+    return [];
+  }
+  return [{ test: { ...shared, name: 'page', include: ['test/page/**/*.test.ts'] } }];
+}
+
 export default defineConfig({
   test: {
     maxWorkers: availableParallelism(),
@@ -113,11 +125,12 @@ export default defineConfig({
           env,
           name: instructionSet,
           include: ['test/**/*.test.ts'],
-          exclude: ['test/simt/**'],
+          exclude: ['test/simt/**', 'test/page/**'],
         },
       },
       ...instructionSetProjects,
       ...emulatedProjects(),
+      ...pageProjects(),
     ],
   },
 });

@@ -79,7 +79,7 @@ export function parseShapes(
 }
 
 /** Says the same of a case and of its result, in every campaign. */
-export function caseKey(one: BenchCase): string {
+export function caseKey(one: Omit<BenchCase, 'cache'> & Partial<Pick<BenchCase, 'cache'>>): string {
   const { shape, tokens, activation, router, skew, dtype, device, threads, tf32 } = one;
   const layer = [
     ...[shape, `T${tokens}`, ...(activation === ownActivation(shape) ? [] : [activation])],
@@ -93,7 +93,7 @@ export function caseKey(one: BenchCase): string {
 }
 
 /** Where it could have been cold. */
-export function isWarm({ cache, device }: Pick<BenchCase, 'cache' | 'device'>): boolean {
+export function isWarm({ cache, device }: Partial<Pick<BenchCase, 'cache' | 'device'>>): boolean {
   return cache === 'warm' && device === 'cpu';
 }
 

@@ -4,8 +4,10 @@ import { backendInfo } from '../src/device.ts';
 import { type NativeGpu, native } from '../src/native.ts';
 import { packageVersion } from '../src/package.ts';
 import type { DeviceName } from '../src/tensor.ts';
+import { caseKey } from './campaign.ts';
 import { gpuOf } from './gpu.ts';
 import { processorName } from './processor.ts';
+import type { Result } from './result-file.ts';
 
 /** The last five are of a GPU. */
 export interface Machine {
@@ -45,8 +47,12 @@ function gpuPart({ name, computeCapability, clockMHz }: NativeGpu): Partial<Mach
   };
 }
 
-/** Results of another version, or of another machine, say nothing about this one. */
-export function isOfThisMachine(result: Machine & { readonly device: DeviceName }): boolean {
+/** By their cases, of several of one case the last. Results of another version, or of another machine, say nothing about this one. */
+export function ofThisMachine<R extends Result>(results: readonly R[]): Map<string, R> {
+  return new Map(results.filter(isOfThisMachine).map(result => [caseKey(result), result]));
+}
+
+function isOfThisMachine(result: Result): boolean {
   const here = machineOf(result.device);
   return (['processor', 'deviceName', 'instructionSet', 'version'] as const).every(
     field => result[field] === here[field],

@@ -1,5 +1,6 @@
 // Recorded runs as a file that chrome://tracing and ui.perfetto.dev open: "Trace Event Format", complete events in microseconds.
 
+import { caseKey } from './campaign.ts';
 import type { Profile } from './profile.ts';
 import type { RecordedCall } from './spans.ts';
 
@@ -20,8 +21,8 @@ export interface TraceEvent {
 
 /** The first {@link TRACED_RUNS} runs of each profile: runs, in them ops, in them stages. */
 export function traceOf(profiles: readonly Profile[]): { traceEvents: TraceEvent[]; displayTimeUnit: 'ms' } {
-  const traceEvents = profiles.flatMap(({ result: { dtype, pass }, runs }) =>
-    runs.slice(0, TRACED_RUNS).flatMap((run, index) => eventsOf(`${dtype} ${pass}, run ${index + 1}`, run)),
+  const traceEvents = profiles.flatMap(({ result, runs }) =>
+    runs.slice(0, TRACED_RUNS).flatMap((run, index) => eventsOf(`${caseKey(result)}, run ${index + 1}`, run)),
   );
   return { traceEvents, displayTimeUnit: 'ms' };
 }

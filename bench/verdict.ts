@@ -46,3 +46,10 @@ function rulersOf({ rulers, rulersLow, rulersHigh }: BenchResult): Estimate {
 function timeOf({ medianMs, lowMs, highMs }: BenchResult): Estimate {
   return { median: medianMs, low: lowMs, high: highMs };
 }
+
+/** How many results got each verdict. */
+export function countVerdicts(results: readonly ComparedResult[]): Record<Verdict, number> {
+  const counts = { slower: 0, faster: 0, same: 0 };
+  for (const { baseline } of results) if (baseline) counts[baseline.verdict]++;
+  return counts;
+}

@@ -39,6 +39,10 @@
   /** Experts and their rows are whole numbers. */
   const WHOLE = Array.from({ length: 9 }, (_, i) => [1, 2, 5].map(digit => digit * 10 ** i)).flat();
 
+  /** Between them are too many for lines. */
+  const powersOfTen = (_, splits) =>
+    splits.map(value => (Number.isInteger(Number(Math.log10(value).toFixed(9))) ? value : null));
+
   const axis = ({ label, scale: kind }, size) => ({
     ...(kind === 'linear' && { incrs: WHOLE }),
     label,
@@ -47,7 +51,7 @@
     font: FONT,
     labelFont: FONT,
     stroke: colourOf('muted'),
-    grid: { stroke: colourOf('line'), width: 1 },
+    grid: { stroke: colourOf('line'), width: 1, ...(kind === 'log10' && { filter: powersOfTen }) },
     ticks: { stroke: colourOf('line'), width: 1 },
     values: (_, splits) => splits.map(value => (value === null ? '' : number.format(value))),
   });

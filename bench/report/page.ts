@@ -6,17 +6,22 @@ import { join } from 'node:path';
 import { packageRoot } from '../../src/package.ts';
 import { partName } from '../describe-layer.ts';
 import { groupBy } from '../group-by.ts';
+import { countVerdicts } from '../verdict.ts';
 import { besideOthers } from './beside-others.ts';
-import { type Chart, renderChart } from './chart.ts';
+import { renderChart } from './chart.ts';
 import { expertLoads } from './expert-load.ts';
 import { Html, html, renderTable, type Table } from './html.ts';
-import type { ReportedResult } from './read.ts';
+import type { ReportedProfile, ReportedResult } from './read.ts';
 import { roofline } from './roofline.ts';
+import { renderStageBars, timeByStage } from './time-by-stage.ts';
 import { THREADS, TOKENS, timeOver } from './time-over.ts';
-import { deviceLabel, differ, layerName, measured } from './words.ts';
+import { deviceLabel, differ, layerName, measured, percent } from './words.ts';
 
-/** @param results one at least */
-export function renderReport(results: readonly ReportedResult[]): string {
+/** Of one result or profile at least. */
+export function renderReport(
+  results: readonly ReportedResult[],
+  profiles: readonly ReportedProfile[] = [],
+): string {
   const title = 'Mixture-of-Experts layers, measured';
   return html`<!doctype html>
 <html lang="en">
@@ -33,13 +38,14 @@ ${ownFile('page.css')}</style>
 <body>
 <header><h1>${title}</h1></header>
 <main>
-<section><h2>Machine and versions</h2>${renderTable(machines(results))}</section>
-<section><h2>Results</h2>${renderTable(summary(results))}</section>
-${section('Roofline', [roofline(results)])}
-${section('Beside others', besideOthers(results))}
-${section('Time over tokens', timeOver(TOKENS, results))}
-${section('Time over threads', timeOver(THREADS, results))}
-${section('Load of the experts', expertLoads(results))}
+<section><h2>Machine and versions</h2>${renderTable(machines([...results, ...profiles]))}</section>
+${results.length === 0 ? '' : html`<section class="results"><h2>Results</h2>${verdicts(results)}${renderTable(summary(results))}</section>`}
+${section('Roofline', results.length === 0 ? [] : [renderChart(roofline(results))])}
+${section('Beside others', besideOthers(results).map(renderChart))}
+${section('Time over tokens', timeOver(TOKENS, results).map(renderChart))}
+${section('Time over threads', timeOver(THREADS, results).map(renderChart))}
+${section('Time by stage', timeByStage(profiles).map(renderStageBars), ABOUT_STAGES)}
+${section('Load of the experts', expertLoads(results).map(renderChart))}
 </main>
 <script>${library('uPlot.iife.min.js')}</script>
 <script>${ownFile('page.client.js')}</script>
@@ -48,9 +54,12 @@ ${section('Load of the experts', expertLoads(results))}
 `.text;
 }
 
-function section(title: string, charts: readonly Chart[]): Html {
-  if (charts.length === 0) return html``;
-  return html`<section><h2>${title}</h2><div class="charts">${charts.map(renderChart)}</div></section>`;
+const ABOUT_STAGES = html`<p>What a layer does, in order from left to right. The strip below a stage is its floor, the least time that the machine’s
+ceilings allow: where it is as long as the stage, there is nothing to gain.</p>`;
+
+function section(title: string, figures: readonly Html[], about = html``): Html {
+  if (figures.length === 0) return html``;
+  return html`<section><h2>${title}</h2>${about}<div class="charts">${figures}</div></section>`;
 }
 
 function library(name: string): Html {
@@ -61,7 +70,7 @@ function ownFile(name: string): Html {
   return new Html(readFileSync(join(packageRoot(), 'bench/report', name), 'utf8'));
 }
 
-function machines(results: readonly ReportedResult[]): Table {
+function machines(results: readonly Measured[]): Table {
   const groups = groupBy(results, result =>
     [result.processor, result.instructionSet, result.version, deviceLabel(result)].join('\n'),
   );
@@ -77,11 +86,13 @@ function machines(results: readonly ReportedResult[]): Table {
   };
 }
 
+type Measured = ReportedResult | ReportedProfile;
+
 function list(values: readonly (string | number)[]): string {
   return [...new Set(values)].join(', ');
 }
 
-function period(results: readonly ReportedResult[]): string {
+function period(results: readonly Measured[]): string {
   const minutes = results
     .map(({ date }) => new Date(date).toISOString().slice(0, 16).replace('T', ' '))
     .sort();
@@ -91,14 +102,16 @@ function period(results: readonly ReportedResult[]): string {
 function summary(results: readonly ReportedResult[]): Table {
   const processors = differ(results, ({ processor }) => processor);
   const devices = differ(results, deviceLabel);
+  const compared = results.some(({ baseline }) => baseline);
   return {
     caption: 'The median with its interval of 95 % confidence, and the 10th to 90th percentile of all runs',
     head: [
       ...['Result', 'Layer', 'Dtype', 'Pass'],
       ...(devices ? ['Device'] : []),
       ...(processors ? ['Processor'] : []),
-      ...['T', 'Threads', 'Median (ms)', '95 % interval (ms)', 'p10–p90 (ms)'],
-      ...['TFLOP/s', 'GB/s', 'Of the floor'],
+      ...['T', 'Threads', 'Median (ms)', '95 % interval (ms)'],
+      ...(compared ? ['Earlier (ms)', 'Ratio', 'Verdict'] : []),
+      ...['p10–p90 (ms)', 'TFLOP/s', 'GB/s', 'Of the floor'],
     ],
     names: 4 + Number(devices) + Number(processors),
     rows: results.map((result, i) => [
@@ -106,10 +119,27 @@ function summary(results: readonly ReportedResult[]): Table {
       ...(devices ? [deviceLabel(result)] : []),
       ...(processors ? [result.processor] : []),
       ...[`${result.tokens}`, `${result.threads}`, measured(result.medianMs)],
-      ...[range(result.lowMs, result.highMs), range(result.p10Ms, result.p90Ms), measured(result.tflops)],
+      range(result.lowMs, result.highMs),
+      ...(compared ? besideBaseline(result) : []),
+      ...[range(result.p10Ms, result.p90Ms), measured(result.tflops)],
       ...[measured(result.bytes / result.medianMs / 1e6), share(result)],
     ]),
   };
+}
+
+function besideBaseline({ baseline }: ReportedResult): (string | Html)[] {
+  if (!baseline) return ['–', '–', '–'];
+  const { medianMs, ratio, verdict } = baseline;
+  return [measured(medianMs), measured(ratio), html`<span class="${verdict}">${verdict}</span>`];
+}
+
+/** What the column of verdicts comes to. */
+function verdicts(results: readonly ReportedResult[]): Html {
+  const { slower, faster, same } = countVerdicts(results);
+  const absent = results.length - slower - faster - same;
+  if (absent === results.length) return html``;
+  const rest = absent === 0 ? '' : `, ${absent} without an earlier result`;
+  return html`<p>Beside earlier results: ${slower} slower, ${faster} faster, ${same} the same${rest}.</p>`;
 }
 
 function range(from: number, to: number): string {
@@ -117,5 +147,5 @@ function range(from: number, to: number): string {
 }
 
 function share({ floorMs, medianMs }: ReportedResult): string {
-  return floorMs === undefined ? '–' : `${((100 * floorMs) / medianMs).toFixed(0)} %`;
+  return floorMs === undefined ? '–' : percent(floorMs / medianMs);
 }

@@ -4,7 +4,7 @@ import { describeSizes, partName } from '../describe-layer.ts';
 import { groupBy } from '../group-by.ts';
 import type { Chart, Series } from './chart.ts';
 import type { ReportedResult } from './read.ts';
-import { type Distinction, layerName, measured, namesOf } from './words.ts';
+import { amount, type Distinction, layerName, measured, namesOf } from './words.ts';
 
 interface Variable {
   readonly of: 'tokens' | 'threads';
@@ -64,6 +64,6 @@ function chartOf({ of, layer, distinctions }: Variable, results: readonly Report
 }
 
 function describeLine(of: Variable['of'], name: string, line: readonly ReportedResult[]): string {
-  const at = (result: ReportedResult) => `${measured(result.medianMs)} ms at ${result[of]} ${of}`;
+  const at = (result: ReportedResult) => `${measured(result.medianMs)} ms at ${amount(result[of], of)}`;
   return `${name}: ${[...new Set([line[0]!, line.at(-1)!])].map(at).join(', ')}.`;
 }

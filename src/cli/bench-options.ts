@@ -21,10 +21,11 @@ import { getThreads } from '../device.ts';
 import { FLOAT_DTYPES } from '../dtype.ts';
 import { checkDevice, type DeviceName } from '../tensor.ts';
 import { readPlan } from './bench-plan.ts';
+import type { ComparisonOptions } from './comparison.ts';
 import { checkPositive, parseCounts, parseList } from './option-values.ts';
 
 /** Options as they stand on the command line. */
-export interface BenchCommandOptions {
+export interface BenchCommandOptions extends ComparisonOptions {
   shape: string[];
   activation?: string;
   tokens?: string;
@@ -48,11 +49,16 @@ export interface BenchCommandOptions {
   ggml?: string;
   out?: string;
   plan?: string;
-  baseline?: string;
-  tolerance: string;
   csv: boolean;
   json: boolean;
 }
+
+/** Those that say what a campaign measures. */
+export type CaseOptions = Pick<
+  BenchCommandOptions,
+  'shape' | 'activation' | 'tokens' | 'router' | 'skew' | 'dtype' | 'pass' | 'device' | 'threads'
+> &
+  Partial<Pick<BenchCommandOptions, 'stage' | 'tf32' | 'graph' | 'cache' | 'vs'>>;
 
 /** What the user calls an option: by the command line, or by a key of the plan. */
 export type NameOf = (option: keyof BenchCommandOptions) => string;
@@ -71,8 +77,8 @@ export function withPlan(
   };
 }
 
-export function parseCases(options: BenchCommandOptions, nameOf: NameOf): BenchCase[] {
-  const { device, threads, tf32 = false } = options;
+export function parseCases(options: CaseOptions, nameOf: NameOf): BenchCase[] {
+  const { device, threads, tf32 = false, graph = 'off' } = options;
   checkDevice(nameOf('device'), device);
   const names = { pass: nameOf('pass'), stage: nameOf('stage') };
   // Most peers have no backward pass.
@@ -83,7 +89,7 @@ export function parseCases(options: BenchCommandOptions, nameOf: NameOf): BenchC
     threads: threads === undefined ? [getThreads()] : parseCounts(nameOf('threads'), threads, 1024),
     ...partsOf(names, passes?.split(','), options.stage?.split(',')),
     caches: checkCaches(nameOf('cache'), options.cache?.split(','), options.vs !== undefined),
-    ...{ device, tf32, graph: checkGraph(nameOf('graph'), options.graph, device) },
+    ...{ device, tf32, graph: checkGraph(nameOf('graph'), graph, device) },
   });
 }
 

@@ -1,21 +1,19 @@
 // `moe-kernels bench`: layers checked, then timed, for every combination of what is asked for.
 
 import { type BenchCase, caseKey, groupByLayer } from '../../bench/campaign.ts';
-import { isOfThisMachine, machineOf } from '../../bench/machine.ts';
+import { machineOf, ofThisMachine } from '../../bench/machine.ts';
 import { describeFailure, isBeside, preparePeers } from '../../bench/peers/peers.ts';
 import type { PeerFailure } from '../../bench/peers/race.ts';
 import type { BenchResult } from '../../bench/result.ts';
-import { ResultFile, readResults } from '../../bench/result-file.ts';
+import { isBench, ResultFile } from '../../bench/result-file.ts';
 import type { RoundOptions } from '../../bench/rounds.ts';
 import { type BenchOptions, checkLayerFits, runBench, WrongResult } from '../../bench/run.ts';
-import { besideBaseline, type ComparedResult } from '../../bench/verdict.ts';
-import { checkNotNegative } from '../check.ts';
 import { setFloat32Matmul } from '../device.ts';
-import { badArgument } from '../errors.ts';
 import { printShapes } from './bench-list.ts';
 import { type BenchCommandOptions, parseCases, parseRounds, parseVs, withPlan } from './bench-options.ts';
 import { printResults } from './bench-output.ts';
 import { BenchProgress } from './bench-progress.ts';
+import { comparison } from './comparison.ts';
 import { type ExitCode, printComparisons, printJson, writeError, writeNote } from './output.ts';
 
 const INTERRUPTED = 130;
@@ -34,12 +32,13 @@ export async function bench(
   const cases = parseCases(options, nameOf);
   const rounds = parseRounds(options, nameOf);
   const vs = parseVs(options, nameOf);
-  const compare = comparison(options);
+  const { device } = options;
+  const compare = comparison(options, [{ ...machineOf(device), device }]);
   const file = options.out === undefined ? undefined : new ResultFile('--out', options.out);
-  const usable = file?.results.filter(
-    result => isOfThisMachine(result) && isMeasuredAs(rounds, result) && isBeside(vs.peers, result),
-  );
-  const results = new Map(usable?.map(result => [caseKey(result), result]));
+  const usable = file?.results
+    .filter(isBench)
+    .filter(result => isMeasuredAs(rounds, result) && isBeside(vs.peers, result));
+  const results = ofThisMachine(usable ?? []);
   const pending = cases.filter(one => !results.has(caseKey(one)));
   const layers = groupByLayer(pending);
   for (const layer of layers) checkLayerFits(layer);
@@ -88,32 +87,6 @@ export async function bench(
     progress.hide();
     process.off('SIGINT', stop);
   }
-}
-
-/** Sets a result beside that of the same case in the baseline. */
-function comparison({
-  baseline: path,
-  tolerance,
-  device,
-}: BenchCommandOptions): (now: BenchResult) => ComparedResult {
-  const share = checkNotNegative('--tolerance', Number(tolerance)) / 100;
-  if (path === undefined) return now => now;
-  const before = readResults('--baseline', path);
-  const refuse = (expected: string, got: string) => {
-    throw badArgument(
-      'ERR_UNSUPPORTED',
-      '--baseline',
-      `results of this ${expected}`,
-      `those of ${got} in ${path}`,
-    );
-  };
-  const here = machineOf(device);
-  const other = before.find(({ processor }) => processor !== here.processor);
-  if (other) refuse(`processor, ${here.processor}`, other.processor);
-  const gpu = before.find(result => result.device === device && result.deviceName !== here.deviceName);
-  if (gpu) refuse(`${device}, ${here.deviceName}`, gpu.deviceName ?? 'another');
-  const byKey = new Map(before.map(result => [caseKey(result), result]));
-  return now => besideBaseline(now, byKey.get(caseKey(now)), share);
 }
 
 /** Results measured for longer, shorter or less precisely than asked for are no part of this campaign. */

@@ -1,72 +1,72 @@
-// `moe-kernels profile`: a layer checked, then its stages timed, for every dtype and pass asked for.
+// `moe-kernels profile`: layers checked, then their stages timed, for every combination of what is asked for.
 
 import { closeSync, openSync, writeFileSync } from 'node:fs';
-import type { NamedShape } from '../../bench/campaign.ts';
+import { type BenchCase, caseKey, groupByLayer } from '../../bench/campaign.ts';
 import { describeSizes } from '../../bench/describe-layer.ts';
 import { writing } from '../../bench/file-access.ts';
+import { groupBy } from '../../bench/group-by.ts';
+import { ofThisMachine } from '../../bench/machine.ts';
+import type { MeasureOptions } from '../../bench/measure.ts';
 import { type Profile, type ProfileResult, runProfile } from '../../bench/profile.ts';
-import { ROUTER_CHOICES } from '../../bench/routed-shapes.ts';
-import { WrongResult } from '../../bench/run.ts';
-import { PASSES } from '../../bench/shapes.ts';
+import { isProfile, ResultFile } from '../../bench/result-file.ts';
+import { checkLayerFits, WrongResult } from '../../bench/run.ts';
+import { stageName } from '../../bench/stage-name.ts';
 import { traceOf } from '../../bench/trace.ts';
-import { checkInteger, checkOneOf } from '../check.ts';
 import { setThreads } from '../device.ts';
-import { FLOAT_DTYPES } from '../dtype.ts';
-import { checkDevice, type DeviceName } from '../tensor.ts';
-import { parseLayers } from './bench-options.ts';
-import { checkPositive, parseList } from './option-values.ts';
+import { type CaseOptions, parseCases } from './bench-options.ts';
+import { checkPositive } from './option-values.ts';
 import { type ExitCode, printComparisons, printJson, printLine, printTable, writeError } from './output.ts';
 
 /** Options as they stand on the command line. */
-export interface ProfileCommandOptions {
-  shape: string;
-  tokens?: string;
-  activation?: string;
-  router?: string;
-  skew?: string;
-  dtype: string;
-  pass: string;
-  device: DeviceName;
-  threads?: string;
+export interface ProfileCommandOptions extends CaseOptions {
   minTime: string;
+  out?: string;
   trace?: string;
   json: boolean;
 }
 
 export async function profile(options: ProfileCommandOptions): Promise<ExitCode> {
-  const { device, json, trace } = options;
-  checkDevice('--device', device);
-  const shape = parseLayer(options);
-  const dtypes = parseList('--dtype', options.dtype, FLOAT_DTYPES);
-  const passes = parseList('--pass', options.pass, PASSES);
+  const { json, out, trace } = options;
+  const cases = parseCases(options, option => `--${option}`);
   const minTimeMs = 1000 * checkPositive('--min-time', options.minTime);
-  if (options.threads !== undefined) setThreads(checkInteger('--threads', Number(options.threads), 1, 1024));
   if (trace !== undefined) checkWritable(trace);
-  const profiles: Profile[] = [];
-  try {
-    for (const dtype of dtypes) {
-      for await (const made of runProfile({ shape, dtype, device, passes, minTimeMs })) {
-        profiles.push(made);
-        if (json) printJson(made.result);
-        else printResult(made.result);
-      }
-    }
-  } catch (error) {
-    if (!(error instanceof WrongResult)) throw error;
-    if (!json) printComparisons(error.comparisons);
-    writeError({ code: 'ERR_WRONG_RESULT', message: error.message }, json);
-    return 1;
+  const file = out === undefined ? undefined : new ResultFile('--out', out);
+  const kept = ofThisMachine(file?.results.filter(isProfile) ?? []);
+  const layers = groupByLayer(cases.filter(one => !kept.has(caseKey(one))));
+  for (const layer of layers) checkLayerFits(layer);
+
+  const show = (result: ProfileResult) => (json ? printJson(result) : printResult(result));
+  for (const one of cases) {
+    const result = kept.get(caseKey(one));
+    if (result) show(result);
   }
-  if (trace !== undefined) writeTrace(trace, profiles);
-  return 0;
+  const profiles: Profile[] = [];
+  let exitCode: ExitCode = 0;
+  for (const layer of layers) {
+    try {
+      for await (const made of profileLayer(layer, { minTimeMs })) {
+        file?.append(made.result);
+        profiles.push(made);
+        show(made.result);
+      }
+    } catch (error) {
+      if (!(error instanceof WrongResult)) throw error;
+      if (!json) printComparisons(error.comparisons);
+      writeError({ code: 'ERR_WRONG_RESULT', message: error.message }, json);
+      exitCode = 1;
+    }
+  }
+  if (trace !== undefined && profiles.length > 0) writeTrace(trace, profiles);
+  return exitCode;
 }
 
-/** Of each option the one value. */
-function parseLayer({ shape, ...options }: ProfileCommandOptions): NamedShape {
-  const { tokens, router } = options;
-  if (tokens !== undefined) checkInteger('--tokens', Number(tokens), 1);
-  if (router !== undefined) checkOneOf('--router', router, ROUTER_CHOICES);
-  return parseLayers([shape], options)[0]!;
+/** Of one layer in one dtype, with each number of threads. */
+async function* profileLayer(layer: readonly BenchCase[], options: MeasureOptions): AsyncGenerator<Profile> {
+  for (const group of groupBy(layer, ({ threads }) => threads)) {
+    const { pass, cache, threads, dtype, device, ...shape } = group[0]!;
+    setThreads(threads);
+    yield* runProfile({ shape, dtype, device, passes: group.map(one => one.pass), ...options });
+  }
 }
 
 /** Asked before measuring; what the file holds stays until there is something to write. */
@@ -85,7 +85,7 @@ function printResult(result: ProfileResult): void {
   printLine(`${dtype}, ${pass}, ${describePlace(result)}, median of ${runs} runs`);
   const time = (ms: number) => [ms.toFixed(3), percent(ms / totalMs)];
   const rows = stages.map(({ op, stage, medianMs, flops, bytes, floorMs }) => [
-    stage === undefined ? op : `${op} ${stage}`,
+    stageName({ op, stage }),
     ...time(medianMs),
     ...(flops ? [(flops / 1e9).toFixed(2)] : ['–']),
     ...(bytes === undefined ? ['–', '–'] : [(bytes / 1e6).toFixed(1), percent(floorMs! / medianMs)]),

@@ -75,17 +75,6 @@ function addVerify(program: Command, finish: (code: ExitCode) => void): void {
 }
 
 // What `bench` and `profile` measure.
-const SHAPES =
-  'mixtral-mini, deepseek-mini, qwen3-mini, switch-mini, a model’s layer as bench --list names it, or T,H,I,E,K';
-const ROUTERS =
-  'own, softmax, softmax-normalized, softmax-selected, sigmoid, sigmoid-bias, groups, sparsemixer, capacity, expert-choice';
-const LOADS = 'how rows are distributed over experts';
-const SKEWS = 'router, uniform, zipf:S, one-hot, trace:FILE';
-const activationOption = () =>
-  new Option('--activation <name>', 'activation of the experts (default: the shape’s own, else swiglu)');
-const dtypesOption = () =>
-  new Option('--dtype <list>', `any of ${FLOAT_DTYPES.join(', ')}, separated by commas`).default('float32');
-
 const BENCH_EXAMPLES = `
 Examples:
   moe-kernels bench --shape mixtral-mini 64,512,256,8,2 --dtype float32,bfloat16
@@ -102,17 +91,14 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
   program
     .command('bench')
     .description('check a layer of random weights against the reference, then time it')
-    .option('--shape <shape...>', `any of ${SHAPES}, separated by spaces`, ['mixtral-mini'])
+    .addOption(shapeOption())
     .option('--list', 'print the names of shapes with what they are, and measure nothing')
-    .option('--tokens <list>', 'other numbers of tokens, separated by commas (default: the shape’s own)')
+    .addOption(tokensOption())
     .addOption(activationOption())
-    .option('--router <list>', `any of ${ROUTERS}, separated by commas (default: own)`)
-    .option('--skew <list>', `${LOADS}: any of ${SKEWS}, separated by commas (default: router)`)
+    .addOption(routersOption())
+    .addOption(skewsOption())
     .addOption(dtypesOption())
-    .option(
-      '--pass <list>',
-      'any of forward, backward, both, separated by commas (default: both, with --vs forward)',
-    )
+    .addOption(passesOption(' (default: both, with --vs forward)'))
     .option(
       '--stage <list>',
       'single ops instead of passes: any of route, dispatch, up, down, combine, dgrad, wgrad, separated by commas',
@@ -120,15 +106,12 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
     .addOption(deviceOption())
     .option('--tf32', 'let GPUs round float32 operands of matmuls to tf32')
     .option('--graph <choice>', 'launch passes on a GPU as captured graphs: on, off, or both in turn', 'off')
-    .option(
-      '--threads <list>',
-      'numbers of threads of the CPU backend, separated by commas (default: every core)',
-    )
+    .addOption(threadsOption())
     .option(
       '--cache <list>',
       'cold (weights come from memory), warm (the same again), or both (default: cold, with --vs warm)',
     )
-    .option('--min-time <seconds>', 'how long to measure each pass at least', '2')
+    .addOption(minTimeOption())
     .option('--max-time <seconds>', 'and at most (default: five times as long)')
     .option('--precision <percent>', 'how narrow a median’s interval is to become meanwhile', '2')
     .option(
@@ -142,12 +125,9 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
       '--plan <file>',
       'JSON or YAML with any of shape, activation, tokens, router, skew, dtype, pass, stage, device, graph, threads, cache, minTime, maxTime, precision, vs, rounds; options override it',
     )
-    .option(
-      '--out <file>',
-      'add each result to a file of JSON lines; what the file has is not measured again',
-    )
-    .option('--baseline <file>', 'an earlier --out file to compare with; exits with 1 if anything is slower')
-    .option('--tolerance <percent>', 'how much longer than in the baseline still is the same', '5')
+    .addOption(addToFileOption())
+    .addOption(baselineOption('an earlier --out file to compare with; exits with 1 if anything is slower'))
+    .addOption(toleranceOption())
     .addOption(new Option('--csv', 'CSV instead of a table').default(false).conflicts('json'))
     .addOption(printConfigOption())
     .addOption(jsonOption())
@@ -167,17 +147,21 @@ function addProfile(program: Command, finish: (code: ExitCode) => void): void {
   program
     .command('profile')
     .description('check a layer of random weights against the reference, then time its stages')
-    .option('--shape <shape>', SHAPES, 'mixtral-mini')
-    .option('--tokens <count>', 'tokens (default: the shape’s own)')
+    .addOption(shapeOption())
+    .addOption(tokensOption())
     .addOption(activationOption())
-    .option('--router <name>', `${ROUTERS} (default: own)`)
-    .option('--skew <name>', `${LOADS}: ${SKEWS} (default: router)`)
+    .addOption(routersOption())
+    .addOption(skewsOption())
     .addOption(dtypesOption())
-    .option('--pass <list>', 'any of forward, backward, both, separated by commas', 'forward,backward')
+    .addOption(passesOption().default('forward,backward'))
     .addOption(deviceOption())
-    .option('--threads <count>', 'threads of the CPU backend (default: every core)')
-    .option('--min-time <seconds>', 'how long to measure each pass', '2')
-    .option('--trace <file>', 'write the first runs as a Chrome trace (chrome://tracing, ui.perfetto.dev)')
+    .addOption(threadsOption())
+    .addOption(minTimeOption())
+    .addOption(addToFileOption())
+    .option(
+      '--trace <file>',
+      'write the first runs of what is measured as a Chrome trace (chrome://tracing, ui.perfetto.dev)',
+    )
     .addOption(jsonOption())
     .addHelpText('after', EXIT_CODES)
     .action(async options => {
@@ -189,9 +173,12 @@ function addProfile(program: Command, finish: (code: ExitCode) => void): void {
 function addReport(program: Command, finish: (code: ExitCode) => void): void {
   program
     .command('report')
-    .description('one HTML page, readable offline, about what bench has measured')
-    .argument('<file...>', 'results, as bench --out writes them')
+    .description('one HTML page, readable offline, about what bench and profile have measured')
+    .argument('<file...>', 'results, as the --out of bench and profile writes them')
     .option('--out <file>', 'where to write the page; - is standard output', 'report.html')
+    .addOption(baselineOption('earlier results to compare with'))
+    .addOption(toleranceOption())
+    .addOption(jsonOption())
     .addHelpText('after', EXIT_CODES)
     .action(async (files, options) => {
       const { report } = await import('./report.ts');
@@ -207,6 +194,43 @@ function printConfigWhere({ printConfig }: { printConfig: boolean }): void {
   if (printConfig) process.env.MOE_KERNELS_PRINT_CONFIG = '1';
 }
 
+// What `bench` and `profile` measure.
+const SHAPES =
+  'mixtral-mini, deepseek-mini, qwen3-mini, switch-mini, a model’s layer as bench --list names it, or T,H,I,E,K';
+const ROUTERS =
+  'own, softmax, softmax-normalized, softmax-selected, sigmoid, sigmoid-bias, groups, sparsemixer, capacity, expert-choice';
+const LOADS = 'how rows are distributed over experts';
+const SKEWS = 'router, uniform, zipf:S, one-hot, trace:FILE';
+const shapeOption = () =>
+  new Option('--shape <shape...>', `any of ${SHAPES}, separated by spaces`).default(['mixtral-mini']);
+const tokensOption = () =>
+  new Option('--tokens <list>', 'other numbers of tokens, separated by commas (default: the shape’s own)');
+const activationOption = () =>
+  new Option('--activation <name>', 'activation of the experts (default: the shape’s own, else swiglu)');
+const dtypesOption = () =>
+  new Option('--dtype <list>', `any of ${FLOAT_DTYPES.join(', ')}, separated by commas`).default('float32');
+const routersOption = () =>
+  new Option('--router <list>', `any of ${ROUTERS}, separated by commas (default: own)`);
+const skewsOption = () =>
+  new Option('--skew <list>', `${LOADS}: any of ${SKEWS}, separated by commas (default: router)`);
+const passesOption = (unlessGiven = '') =>
+  new Option('--pass <list>', `any of forward, backward, both, separated by commas${unlessGiven}`);
+const threadsOption = () =>
+  new Option(
+    '--threads <list>',
+    'numbers of threads of the CPU backend, separated by commas (default: every core)',
+  );
+const minTimeOption = () =>
+  new Option('--min-time <seconds>', 'how long to measure each pass at least').default('2');
+const addToFileOption = () =>
+  new Option(
+    '--out <file>',
+    'add each result to a file of JSON lines; what the file has is not measured again',
+  );
+
+const baselineOption = (text: string) => new Option('--baseline <file>', text);
+const toleranceOption = () =>
+  new Option('--tolerance <percent>', 'how much longer than in the baseline still is the same').default('5');
 const jsonOption = () => new Option('--json', 'one JSON object per line, errors included').default(false);
 const deviceOption = () =>
   new Option('--device <device>', 'where to run').default('cpu' satisfies DeviceName);

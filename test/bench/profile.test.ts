@@ -154,7 +154,9 @@ describe('the runs of a profile', () => {
 });
 
 describe('a trace', () => {
-  const result = { dtype: 'float32', pass: 'forward' } as Profile['result'];
+  const result = {
+    ...{ shape: 'tiny', ...SHAPE, dtype: 'float32', pass: 'forward', device: 'cpu', threads: 2 },
+  } as Profile['result'];
   const { traceEvents } = traceOf([{ result, runs: RUNS }]);
   const within = (inner: TraceEvent, outer: TraceEvent) =>
     inner.ts >= outer.ts && inner.ts + inner.dur <= outer.ts + outer.dur;
@@ -163,7 +165,13 @@ describe('a trace', () => {
     expect(traceEvents).toHaveLength(15);
     const common = { ph: 'X', pid: 1, tid: 1 };
     expect(traceEvents.slice(5, 8)).toEqual([
-      { name: 'float32 forward, run 2', cat: 'run', ts: 200_000, dur: 19_000, ...common },
+      {
+        name: 'tiny T10 float32 forward cpu 2 threads, run 2',
+        cat: 'run',
+        ts: 200_000,
+        dur: 19_000,
+        ...common,
+      },
       { name: 'fill', cat: 'op', ts: 200_000, dur: 1000, ...common },
       { name: 'logits', cat: 'stage', ts: 201_000, dur: 7000, ...common },
     ]);

@@ -60,12 +60,12 @@ test.each([
 });
 
 test.each([
-  ['not JSON', 'nonsense', 'got "nonsense"'],
-  ['another object', '{"shape":"a"}', 'got none as dtype'],
-])('a file with a line that is %s is left as it is', async (name, line, got) => {
+  ['not JSON', 'nonsense', 'bench or profile, got "nonsense"'],
+  ['another object', '{"shape":"a"}', 'bench, got none as dtype'],
+])('a file with a line that is %s is left as it is', async (name, line, expected) => {
   const path = write(`${name}.jsonl`, Buffer.from(`${line}\n`));
   const { exitCode, stdout, stderr } = await run(...SMALL, '--out', path);
-  const sentence = `moe-kernels: --out: line 1 of ${path}: expected a result of moe-kernels bench, ${got}\n`;
+  const sentence = `moe-kernels: --out: line 1 of ${path}: expected a result of moe-kernels ${expected}\n`;
   expect([exitCode, stdout, stderr]).toEqual([2, '', sentence]);
   expect(readFileSync(path, 'utf8')).toBe(`${line}\n`);
 });
@@ -211,7 +211,7 @@ test('a baseline of another processor is refused', async () => {
   const { exitCode, stdout, stderr } = await run(...args);
   expect([exitCode, stdout]).toEqual([2, '']);
   expect(stderr).toMatch(
-    /^moe-kernels: --baseline: expected results of this processor, .+, got those of Abacus 1 in .+\n$/,
+    /^moe-kernels: --baseline: expected results of the same processor, .+, got those of Abacus 1 in .+\n$/,
   );
 });
 

@@ -7,6 +7,7 @@ import type { ProfileResult } from '../../bench/profile.ts';
 import type { TraceEvent } from '../../bench/trace.ts';
 import { Workload } from '../../bench/workload.ts';
 import { getThreads, setThreads } from '../../src/index.ts';
+import { RESULT } from '../support/bench-result.ts';
 import { jsonLines, run } from './support/command.ts';
 import { temporaryFiles } from './support/safetensors.ts';
 
@@ -86,8 +87,8 @@ describe('the profile', () => {
     expect((await run(...SMALL, '--pass', 'forward,backward', '--trace', file)).exitCode).toBe(0);
     const { traceEvents } = JSON.parse(readFileSync(file, 'utf8')) as { traceEvents: TraceEvent[] };
     const runs = traceEvents.filter(({ cat }) => cat === 'run');
-    expect(runs[0]!.name).toBe('float32 forward, run 1');
-    expect(runs.some(({ name }) => name === 'float32 backward, run 6')).toBe(true);
+    expect(runs[0]!.name).toMatch(/^24,16,20,6,2 T24 float32 forward cpu .*, run 1$/);
+    expect(runs.some(({ name }) => /float32 backward .*, run 6$/.test(name))).toBe(true);
     for (const event of traceEvents) {
       expect(event).toMatchObject({ ph: 'X', pid: 1, tid: 1, ts: expect.any(Number) });
       expect(event.dur).toBeGreaterThanOrEqual(0);
@@ -96,6 +97,28 @@ describe('the profile', () => {
     }
     for (let i = 1; i < runs.length; i++)
       expect(runs[i]!.ts).toBeGreaterThanOrEqual(runs[i - 1]!.ts + runs[i - 1]!.dur);
+  });
+
+  test('several layers, kept in a file: what it has is shown, and not measured again', async () => {
+    const threads = getThreads();
+    const args = [...SMALL.with(2, '9,16,20,6,2'), '--pass', 'forward', '--threads', '1', '--json', '--out'];
+    const file = join(folder, 'kept.jsonl');
+    const first = await run(...args, file);
+    const [kept] = jsonLines<ProfileResult>(readFileSync(file, 'utf8'));
+    expect(jsonLines(first.stdout)).toEqual([kept]);
+    // A result of bench is another thing, even of the same case.
+    const { stages, betweenMs, totalMs, ...timed } = kept!;
+    const benched = { ...RESULT, ...timed, tokens: 3, shape: '3,16,20,6,2' };
+    write('kept.jsonl', Buffer.from(`${JSON.stringify(benched)}\n${JSON.stringify(kept)}`));
+    const second = await run(...args, file, '--tokens', '9,3');
+    setThreads(threads);
+    expect([second.exitCode, second.stderr]).toEqual([0, '']);
+    const shown = jsonLines<ProfileResult>(second.stdout);
+    expect(shown.map(({ tokens, date }) => [tokens, date === kept!.date])).toEqual([
+      [9, true],
+      [3, false],
+    ]);
+    expect(jsonLines(readFileSync(file, 'utf8'))).toEqual([benched, ...shown]);
   });
 
   test('a wrong result is not timed: exit code 1, and a file for the trace stays as it was', async () => {
@@ -109,16 +132,14 @@ describe('the profile', () => {
     try {
       const { exitCode, stdout, stderr } = await run(
         ...SMALL,
-        '--pass',
-        'forward',
-        '--trace',
-        file,
-        '--json',
+        ...['--tokens', '24,9', '--pass', 'forward', '--trace', file, '--json'],
       );
       expect([exitCode, stdout]).toEqual([1, '']);
-      expect(jsonLines(stderr)).toEqual([
-        { error: { code: 'ERR_WRONG_RESULT', message: expect.stringContaining('y 1.0e+0 > 1.0e-5') } },
-      ]);
+      expect(jsonLines(stderr)).toEqual(
+        [24, 9].map(() => ({
+          error: { code: 'ERR_WRONG_RESULT', message: expect.stringContaining('y 1.0e+0 > 1.0e-5') },
+        })),
+      );
       expect(readFileSync(file, 'utf8')).toBe('earlier');
     } finally {
       spy.mockRestore();
@@ -140,6 +161,7 @@ describe('wrong usage is one sentence and exit code 2', () => {
       '--trace /nowhere/trace.json',
       /^--trace: expected a writable file, got \/nowhere\/trace.json \(ENOENT\)$/,
     ],
+    ['--out /nowhere/a.jsonl', /^--out: expected a writable file, got \/nowhere\/a.jsonl \(ENOENT\)$/],
     ['--trace', /^option '--trace <file>' argument missing$/],
   ])('%s', async (line, sentence) => {
     const make = vi.spyOn(Workload.prototype, 'forward');

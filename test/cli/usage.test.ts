@@ -60,8 +60,8 @@ describe('help', () => {
         ...['zipf:S', '--list'],
       ],
     ],
-    ['profile', [...Object.keys(SHAPES), ...PASSES, '--tokens', '--trace', '--device']],
-    ['report', ['<file...>', '--out', 'report.html', 'Exit codes:']],
+    ['profile', [...Object.keys(SHAPES), ...PASSES, '--tokens', '--out', '--trace', '--device']],
+    ['report', ['<file...>', '--out', 'report.html', '--baseline', '--tolerance', '--json', 'Exit codes:']],
   ])('of %s lists %j', async (command, words) => {
     const { exitCode, stdout } = await run(command, '--help');
     for (const word of words) expect(stdout).toContain(word);
@@ -133,10 +133,7 @@ describe('wrong usage is one sentence and exit code 2', () => {
       '--skew: expected router, uniform, zipf:S with a number S, one-hot or trace:FILE, got "even"',
     ],
     ['bench --shape 8,8,8,9,4 --router own,sparsemixer', '--router.topK: expected 2 with sparsemixer, got 4'],
-    [
-      'profile --router softmax,sigmoid',
-      `--router: expected one of ${ROUTER_CHOICES.join(', ')}, got "softmax,sigmoid"`,
-    ],
+    ['profile --router soft', `--router: expected one of ${ROUTER_CHOICES.join(', ')}, got "soft"`],
     ['bench --shape', "option '--shape <shape...>' argument missing"],
     ['bench --dtype float64', '--dtype: expected one of float32, bfloat16, float16, got "float64"'],
     ['bench --pass sideways', '--pass: expected one of forward, backward, both, got "sideways"'],
