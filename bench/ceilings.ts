@@ -12,12 +12,17 @@ export interface Ceilings {
   readonly bytesPerSecond: number;
 }
 
-export function ceilingsOf(device: DeviceName, dtype: FloatDType): Ceilings {
-  return device === 'cpu' ? measureCeilings(dtype) : measureGpuCeilings(device, dtype);
+/** Longer finds nothing higher. */
+const LONGEST_SECONDS = { cpu: 0.2, gpu: 0.1 };
+
+/** @param timeMs how long what stands beside them is measured at least: no shorter than either of them */
+export function ceilingsOf(device: DeviceName, dtype: FloatDType, timeMs: number): Ceilings {
+  const seconds = Math.min(LONGEST_SECONDS[device === 'cpu' ? 'cpu' : 'gpu'], timeMs / 1000);
+  return device === 'cpu' ? measureCeilings(dtype, seconds) : measureGpuCeilings(device, dtype, seconds);
 }
 
 /** Of the CPU, with every thread: register tiles on panels that stay in the first-level cache, and reads beyond every cache. */
-export function measureCeilings(dtype: FloatDType, seconds = 0.2): Ceilings {
+export function measureCeilings(dtype: FloatDType, seconds: number): Ceilings {
   const found = native.ceilings(enumIndex('dtype', dtype), seconds);
   return { flopsPerSecond: found.flops, bytesPerSecond: found.bytes };
 }

@@ -9,7 +9,7 @@ import { timeOn } from './clock.ts';
 import { gpuOf } from './gpu.ts';
 
 /** @param seconds that the products take together at least, and the copies */
-export function measureGpuCeilings(device: DeviceName, dtype: FloatDType, seconds = 0.1): Ceilings {
+export function measureGpuCeilings(device: DeviceName, dtype: FloatDType, seconds: number): Ceilings {
   const { side, copiedBytes } = ceilingSizes(gpuOf(device)!, DTYPES[dtype].bytes);
   return {
     flopsPerSecond: (2 * side ** 3) / productSeconds(device, dtype, side, seconds),

@@ -65,16 +65,16 @@ export interface Profile {
  * @throws WrongResult if they are not; MoeError, ERR_OUT_OF_MEMORY among them if the layer would not fit
  */
 export async function* runProfile(options: ProfileOptions): AsyncGenerator<Profile> {
-  const { shape, dtype, device, passes } = options;
+  const { shape, dtype, device, passes, minTimeMs = 2000 } = options;
   const backward = passes.some(pass => pass !== 'forward');
   const elementBytes = DTYPES[dtype].bytes;
   checkMemory(shape.shape, routedShape(shape), { backward, elementBytes });
   using workload = new Workload(shape, dtype, device, workloadOptions(shape));
   await checkResult(workload, backward);
-  const ceilings = ceilingsOf(device, dtype);
+  const ceilings = ceilingsOf(device, dtype, minTimeMs);
   const ofProducts: ProductCeilings = {
     layer: ceilings,
-    float32: dtype === 'float32' ? ceilings : ceilingsOf(device, 'float32'),
+    float32: dtype === 'float32' ? ceilings : ceilingsOf(device, 'float32', minTimeMs),
   };
   trimMemory();
   const load = loadOfExperts(workload);

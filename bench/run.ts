@@ -111,8 +111,8 @@ async function* timeCases(
   { onCase, races }: Pick<BenchOptions, 'onCase'> & { readonly races?: Races | undefined },
 ): AsyncGenerator<BenchResult> {
   const { dtype, device } = workload;
-  const ceilings = ceilingsOf(device, dtype);
-  const ofRouter = group.some(inFloat32) ? ceilingsOf(device, 'float32') : ceilings;
+  const ceilings = ceilingsOf(device, dtype, asked.minTimeMs);
+  const ofRouter = group.some(inFloat32) ? ceilingsOf(device, 'float32', asked.minTimeMs) : ceilings;
   trimMemory();
   const expertLoad = loadOfExperts(workload);
   const peaks = new Map(group.map(one => [one, device === 'cpu' ? peakOf(workload, one) : undefined]));

@@ -74,7 +74,6 @@ function addVerify(program: Command, finish: (code: ExitCode) => void): void {
     });
 }
 
-// What `bench` and `profile` measure.
 const BENCH_EXAMPLES = `
 Examples:
   moe-kernels bench --shape mixtral-mini 64,512,256,8,2 --dtype float32,bfloat16
@@ -83,9 +82,12 @@ Examples:
       six results, kept one by one: after Ctrl-C the same command goes on
   moe-kernels bench --shape olmoe olmoe:decode --router own,sigmoid-bias --dtype bfloat16
       a model's layer in prefill and in decode, with its own router and another
-  moe-kernels bench --tokens 1,16,512 --dtype bfloat16 --vs onnxruntime-node --out found.jsonl
-  moe-kernels report found.jsonl
-      how long the layer takes beside onnxruntime-node, as a page`;
+  moe-kernels bench --shape mixtral-8x7b --tokens 1,16,512 --dtype bfloat16 --vs onnxruntime-node --out mixtral.jsonl
+  moe-kernels report mixtral.jsonl
+      how long Mixtral's layer takes beside onnxruntime-node, as a page`;
+
+/** By itself, or by an option that implies it. */
+const GIVEN: readonly string[] = ['cli', 'implied'];
 
 function addBench(program: Command, finish: (code: ExitCode) => void): void {
   program
@@ -111,6 +113,7 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
       '--cache <list>',
       'cold (weights come from memory), warm (the same again), or both (default: cold, with --vs warm)',
     )
+    .addOption(new Option('--warm', 'the same as --cache warm').implies({ cache: 'warm' }))
     .addOption(minTimeOption())
     .option('--max-time <seconds>', 'and at most (default: five times as long)')
     .option('--precision <percent>', 'how narrow a median’s interval is to become meanwhile', '2')
@@ -139,7 +142,7 @@ function addBench(program: Command, finish: (code: ExitCode) => void): void {
     .action(async (options, command) => {
       printConfigWhere(options);
       const { bench } = await import('./bench.ts');
-      finish(await bench(options, option => command.getOptionValueSource(option) === 'cli'));
+      finish(await bench(options, option => GIVEN.includes(command.getOptionValueSource(option) ?? '')));
     });
 }
 
@@ -195,14 +198,11 @@ function printConfigWhere({ printConfig }: { printConfig: boolean }): void {
 }
 
 // What `bench` and `profile` measure.
-const SHAPES =
-  'mixtral-mini, deepseek-mini, qwen3-mini, switch-mini, a model’s layer as bench --list names it, or T,H,I,E,K';
-const ROUTERS =
-  'own, softmax, softmax-normalized, softmax-selected, sigmoid, sigmoid-bias, groups, sparsemixer, capacity, expert-choice';
-const LOADS = 'how rows are distributed over experts';
-const SKEWS = 'router, uniform, zipf:S, one-hot, trace:FILE';
 const shapeOption = () =>
-  new Option('--shape <shape...>', `any of ${SHAPES}, separated by spaces`).default(['mixtral-mini']);
+  new Option(
+    '--shape <shape...>',
+    'any of mixtral-mini, deepseek-mini, qwen3-mini, switch-mini, a model’s layer as bench --list names it, or T,H,I,E,K, separated by spaces',
+  ).default(['mixtral-mini']);
 const tokensOption = () =>
   new Option('--tokens <list>', 'other numbers of tokens, separated by commas (default: the shape’s own)');
 const activationOption = () =>
@@ -210,9 +210,15 @@ const activationOption = () =>
 const dtypesOption = () =>
   new Option('--dtype <list>', `any of ${FLOAT_DTYPES.join(', ')}, separated by commas`).default('float32');
 const routersOption = () =>
-  new Option('--router <list>', `any of ${ROUTERS}, separated by commas (default: own)`);
+  new Option(
+    '--router <list>',
+    'any of own, softmax, softmax-normalized, softmax-selected, sigmoid, sigmoid-bias, groups, sparsemixer, capacity, expert-choice, separated by commas (default: own)',
+  );
 const skewsOption = () =>
-  new Option('--skew <list>', `${LOADS}: any of ${SKEWS}, separated by commas (default: router)`);
+  new Option(
+    '--skew <list>',
+    'how rows are distributed over experts: any of router, uniform, zipf:S, one-hot, trace:FILE, separated by commas (default: router)',
+  );
 const passesOption = (unlessGiven = '') =>
   new Option('--pass <list>', `any of forward, backward, both, separated by commas${unlessGiven}`);
 const threadsOption = () =>

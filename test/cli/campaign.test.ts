@@ -52,10 +52,11 @@ test.each([
   ['--max-time', '0.004'],
   ['--min-time', '0.0009'],
   ['--cache', 'warm'],
-])('nor does one measured with another %s', async (option, value) => {
+  ['--warm'],
+])('nor does one measured with another %s', async (option, ...value) => {
   const out = join(folder, `measured${option}.jsonl`);
   await run(...SMALL, '--out', out);
-  await run(...SMALL, '--out', out, option, value);
+  await run(...SMALL, '--out', out, option, ...value);
   expect(read(out)).toHaveLength(2);
 });
 
