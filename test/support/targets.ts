@@ -8,13 +8,16 @@ export interface Target {
   readonly dtype: Float;
 }
 
-export const DTYPES: readonly Float[] = ['float32', 'bfloat16', 'float16'];
+/** `MOE_KERNELS_TEST_DTYPES` and `MOE_KERNELS_TEST_DEVICES` leave some out. */
+const { MOE_KERNELS_TEST_DTYPES: dtypes, MOE_KERNELS_TEST_DEVICES: names } = process.env;
+const isChosen = (list: string | undefined, one: string) =>
+  list === undefined || list.split(',').includes(one);
 
-/** `MOE_KERNELS_TEST_DEVICES` leaves some out. */
-const chosen = process.env.MOE_KERNELS_TEST_DEVICES?.split(',');
+const ALL_DTYPES: readonly Float[] = ['float32', 'bfloat16', 'float16'];
+export const DTYPES = ALL_DTYPES.filter(dtype => isChosen(dtypes, dtype));
 export const DEVICES: readonly DeviceName[] = devices()
   .map(({ name }) => name)
-  .filter(name => chosen === undefined || chosen.includes(name));
+  .filter(name => isChosen(names, name));
 
 /** Each prints as its title in `describe.each(TARGETS)('$device $dtype', …)`. */
 export const TARGETS: readonly Target[] = DEVICES.flatMap(device => DTYPES.map(dtype => ({ device, dtype })));
