@@ -21,6 +21,14 @@ export function ceilingsOf(device: DeviceName, dtype: FloatDType, timeMs: number
   return device === 'cpu' ? measureCeilings(dtype, seconds) : measureGpuCeilings(device, dtype, seconds);
 }
 
+/** Of the same, measured at two times: only what else runs can lower a ceiling. */
+export function highest(one: Ceilings, other: Ceilings): Ceilings {
+  return {
+    flopsPerSecond: Math.max(one.flopsPerSecond, other.flopsPerSecond),
+    bytesPerSecond: Math.max(one.bytesPerSecond, other.bytesPerSecond),
+  };
+}
+
 /** Of the CPU, with every thread: register tiles on panels that stay in the first-level cache, and reads beyond every cache. */
 export function measureCeilings(dtype: FloatDType, seconds: number): Ceilings {
   const found = native.ceilings(enumIndex('dtype', dtype), seconds);

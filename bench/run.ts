@@ -5,7 +5,7 @@ import { setThreads, trimMemory } from '../src/device.ts';
 import { DTYPES } from '../src/dtype.ts';
 import { native } from '../src/native.ts';
 import type { BenchCase } from './campaign.ts';
-import { type Ceilings, ceilingsOf, floorMs } from './ceilings.ts';
+import { type Ceilings, ceilingsOf, floorMs, highest } from './ceilings.ts';
 import { checkWorkload } from './check.ts';
 import { checkStage } from './check-stage.ts';
 import { clockOf } from './clock.ts';
@@ -72,14 +72,38 @@ export async function* runBench(
     setThreads(group[0]!.threads);
     options.onCase?.(group[0]!);
     await letSignalsIn();
+    const early = ceilingsFor(group, asked);
     await checkCases(workload, group);
-    yield* timeCases(workload, group, asked, { ...options, races });
+    const ceilings = ceilingsFor(group, asked, early);
+    yield* timeCases(workload, group, asked, { ...options, races, ceilings });
   }
 }
 
 function makeLayer(one: BenchCase): Workload {
   return new Workload(one, one.dtype, one.device, workloadOptions(one));
 }
+
+/** Of the layer's own products, and of the router's, which are in float32 whatever the layer's dtype. */
+interface GroupCeilings {
+  readonly layer: Ceilings;
+  readonly router: Ceilings;
+}
+
+/** @param early those that were measured before, where any were */
+function ceilingsFor(
+  group: readonly BenchCase[],
+  { minTimeMs }: RoundOptions,
+  early?: GroupCeilings,
+): GroupCeilings {
+  const { device, dtype } = group[0]!;
+  const layer = ceilingsOf(device, dtype, minTimeMs);
+  const router = group.some(isRouter) ? ceilingsOf(device, 'float32', minTimeMs) : layer;
+  return early
+    ? { layer: highest(layer, early.layer), router: highest(router, early.router) }
+    : { layer, router };
+}
+
+const isRouter = ({ stage }: BenchCase) => stage === 'route';
 
 async function checkCases(workload: Workload, group: readonly BenchCase[]): Promise<void> {
   const passes = group.filter(({ stage }) => stage === undefined);
@@ -103,22 +127,25 @@ function refuseWrong(comparisons: readonly Comparison[]): void {
   if (!comparisons.every(({ holds }) => holds)) throw new WrongResult(comparisons);
 }
 
+interface TimeOptions extends Pick<BenchOptions, 'onCase'> {
+  readonly races?: Races | undefined;
+  readonly ceilings: GroupCeilings;
+}
+
 /** Of cases that share a layer and a number of threads. */
 async function* timeCases(
   workload: Workload,
   group: readonly BenchCase[],
   asked: RoundOptions,
-  { onCase, races }: Pick<BenchOptions, 'onCase'> & { readonly races?: Races | undefined },
+  { onCase, races, ceilings }: TimeOptions,
 ): AsyncGenerator<BenchResult> {
-  const { dtype, device } = workload;
-  const ceilings = ceilingsOf(device, dtype, asked.minTimeMs);
-  const ofRouter = group.some(inFloat32) ? ceilingsOf(device, 'float32', asked.minTimeMs) : ceilings;
+  const { device } = workload;
   trimMemory();
   const expertLoad = loadOfExperts(workload);
   const peaks = new Map(group.map(one => [one, device === 'cpu' ? peakOf(workload, one) : undefined]));
   const knownOf = (one: BenchCase, copies: number) => ({
     ...{ copies, peakBytes: peaks.get(one), expertLoad },
-    ceilings: inFloat32(one) ? ofRouter : ceilings,
+    ceilings: isRouter(one) ? ceilings.router : ceilings.layer,
   });
   const alone: BenchCase[] = [];
   for (const one of group) {
@@ -161,9 +188,6 @@ interface Contestant {
   readonly pass: MeasuredCase;
   readonly ruler?: () => number;
 }
-
-/** The router's products are, whatever the layer's dtype. */
-const inFloat32 = ({ stage }: BenchCase) => stage === 'route';
 
 /** Of one run, by itself. */
 function peakOf(workload: Workload, one: BenchCase): number {
