@@ -2,9 +2,9 @@
 // expert by expert, put back and added. An op takes its arrays with it unless they are named with `ref`.
 
 import type { Activation } from '../../src/activation.ts';
-import { type LayerTensor, readFloats } from './layer-files.ts';
-import { fetchPackages, peerVersion, requirePeer } from './packages.ts';
-import { type Load, nodeProgram, type Peer, type Task } from './peer.ts';
+import { npmPeer, peerVersion, requirePeer } from './packages.ts';
+import type { Load, Task } from './peer.ts';
+import { type PerExpertLayer, readPerExpertLayer } from './per-expert-layer.ts';
 import { slotsByExpert } from './slots.ts';
 
 const NAME = 'jax-js';
@@ -47,29 +47,15 @@ const ACTIVATIONS: Partial<Record<Activation, (jax: Jax, rows: JaxArray) => JaxA
   relu: ({ nn }, rows) => nn.relu(rows),
 };
 
-export const jaxJs: Peer = {
-  name: NAME,
-  dtypes: ['float32'],
-  passes: ['forward'],
-  activations: Object.keys(ACTIVATIONS) as Activation[],
-  gpus: false,
-  absent: (_, say) => fetchPackages(NAME, say),
-  program: () => nodeProgram(import.meta.url),
-};
-
-interface Layer {
-  readonly x: JaxArray;
-  readonly router: JaxArray;
-  /** One of each for every expert. */
-  readonly up: readonly JaxArray[];
-  readonly down: readonly JaxArray[];
-}
+export const jaxJs = npmPeer(NAME, Object.keys(ACTIVATIONS) as Activation[], import.meta.url);
 
 export const load: Load = async (task, folder) => {
   const jax = requirePeer<Jax>(NAME, PACKAGE);
   await jax.init('wasm');
   jax.defaultDevice('wasm');
-  const layer = readLayer(jax, task, folder);
+  const layer = readPerExpertLayer(task, folder, (values, columns) =>
+    jax.numpy.array(values, { shape: [values.length / columns, columns] }),
+  );
   let y: JaxArray;
   return {
     ...{ version: peerVersion(NAME, PACKAGE), threads: 1 },
@@ -82,24 +68,11 @@ export const load: Load = async (task, folder) => {
   };
 };
 
-function readLayer({ numpy }: Jax, { shape }: Task, folder: string): Layer {
-  const { tokens, hidden, intermediate, experts } = shape;
-  const matrices = (name: LayerTensor, count: number, columns: number) => {
-    const values = readFloats(folder, name);
-    const size = values.length / count;
-    return Array.from({ length: count }, (_, i) =>
-      numpy.array(values.slice(i * size, (i + 1) * size), { shape: [size / columns, columns] }),
-    );
-  };
-  return {
-    x: numpy.array(readFloats(folder, 'x'), { shape: [tokens, hidden] }),
-    router: numpy.array(readFloats(folder, 'router'), { shape: [experts, hidden] }),
-    up: matrices('up', experts, hidden),
-    down: matrices('down', experts, intermediate),
-  };
-}
-
-async function forward(jax: Jax, { shape }: Task, { x, router, up, down }: Layer): Promise<JaxArray> {
+async function forward(
+  jax: Jax,
+  { shape }: Task,
+  { x, router, up, down }: PerExpertLayer<JaxArray>,
+): Promise<JaxArray> {
   const { numpy, nn, lax } = jax;
   const { tokens, hidden, experts, topK, activation } = shape;
   const product = (rows: JaxArray, weight: JaxArray) => numpy.matmul(rows, numpy.transpose(weight.ref));

@@ -5,8 +5,8 @@ import { basename, join } from 'node:path';
 import type { Activation } from '../../src/activation.ts';
 import { readFloats, tensorFile, writeFloats } from './layer-files.ts';
 import { moeModel } from './onnx-model.ts';
-import { fetchPackages, peerVersion, requirePeer } from './packages.ts';
-import { type Load, nodeProgram, type Peer } from './peer.ts';
+import { npmPeer, peerVersion, requirePeer } from './packages.ts';
+import type { Load } from './peer.ts';
 
 /** Of the peer and of its package. */
 const NAME = 'onnxruntime-node';
@@ -25,15 +25,7 @@ const ACTIVATIONS: Partial<Record<Activation, Parameters<typeof moeModel>[1]>> =
   identity: [['activation_type', 'identity', 'string']],
 };
 
-export const onnxruntime: Peer = {
-  name: NAME,
-  dtypes: ['float32'],
-  passes: ['forward'],
-  activations: Object.keys(ACTIVATIONS) as Activation[],
-  gpus: false,
-  absent: (_, say) => fetchPackages(NAME, say),
-  program: () => nodeProgram(import.meta.url),
-};
+export const onnxruntime = npmPeer(NAME, Object.keys(ACTIVATIONS) as Activation[], import.meta.url);
 
 /** The part of the package that is used here. */
 interface OnnxRuntime {

@@ -7,11 +7,24 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import envPaths from 'env-paths';
+import type { Activation } from '../../src/activation.ts';
 import { packageRoot } from '../../src/package.ts';
 import type { PeerName } from './names.ts';
-import type { Say } from './peer.ts';
+import { nodeProgram, type Peer, type Say } from './peer.ts';
 
 const MANIFESTS = ['package.json', 'package-lock.json'];
+
+/**
+ * A peer whose packages come from npm, and which has the forward pass in float32 on the CPU.
+ * @param module the URL of the file that loads it
+ */
+export function npmPeer(name: PeerName, activations: readonly Activation[], module: string): Peer {
+  return {
+    ...{ name, activations, dtypes: ['float32'], passes: ['forward'], gpus: false },
+    absent: (_, say) => fetchPackages(name, say),
+    program: () => nodeProgram(module),
+  };
+}
 
 /** A file beside the source of this one, where compiled code does not lie. */
 export function peerFile(name: string): string {

@@ -2,9 +2,9 @@
 // expert, put back and added. In Node that backend runs on one thread, whatever is asked for.
 
 import type { Activation } from '../../src/activation.ts';
-import { type LayerTensor, readFloats } from './layer-files.ts';
-import { fetchPackages, peerVersion, requirePeer } from './packages.ts';
-import { type Load, nodeProgram, type Peer, type Task } from './peer.ts';
+import { npmPeer, peerVersion, requirePeer } from './packages.ts';
+import type { Load, Task } from './peer.ts';
+import { type PerExpertLayer, readPerExpertLayer } from './per-expert-layer.ts';
 import { slotsByExpert } from './slots.ts';
 
 const NAME = 'tfjs-wasm';
@@ -45,29 +45,15 @@ const ACTIVATIONS: Partial<Record<Activation, (tf: TensorFlow, rows: Tensor) => 
   relu: (tf, rows) => tf.relu(rows),
 };
 
-export const tfjsWasm: Peer = {
-  name: NAME,
-  dtypes: ['float32'],
-  passes: ['forward'],
-  activations: Object.keys(ACTIVATIONS) as Activation[],
-  gpus: false,
-  absent: (_, say) => fetchPackages(NAME, say),
-  program: () => nodeProgram(import.meta.url),
-};
-
-interface Layer {
-  readonly x: Tensor;
-  readonly router: Tensor;
-  /** One of each for every expert. */
-  readonly up: readonly Tensor[];
-  readonly down: readonly Tensor[];
-}
+export const tfjsWasm = npmPeer(NAME, Object.keys(ACTIVATIONS) as Activation[], import.meta.url);
 
 export const load: Load = async (task, folder) => {
   const tf = requirePeer<TensorFlow>(NAME, CORE);
   requirePeer(NAME, BACKEND);
   await tf.setBackend('wasm');
-  const layer = readLayer(tf, task, folder);
+  const layer = readPerExpertLayer(task, folder, (values, columns) =>
+    tf.tensor(values, [values.length / columns, columns]),
+  );
   let y: Tensor;
   return {
     ...{ version: peerVersion(NAME, BACKEND), threads: 1 },
@@ -79,24 +65,7 @@ export const load: Load = async (task, folder) => {
   };
 };
 
-function readLayer(tf: TensorFlow, { shape }: Task, folder: string): Layer {
-  const { tokens, hidden, intermediate, experts } = shape;
-  const matrices = (name: LayerTensor, count: number, columns: number) => {
-    const values = readFloats(folder, name);
-    const size = values.length / count;
-    return Array.from({ length: count }, (_, i) =>
-      tf.tensor(values.subarray(i * size, (i + 1) * size), [size / columns, columns]),
-    );
-  };
-  return {
-    x: tf.tensor(readFloats(folder, 'x'), [tokens, hidden]),
-    router: tf.tensor(readFloats(folder, 'router'), [experts, hidden]),
-    up: matrices('up', experts, hidden),
-    down: matrices('down', experts, intermediate),
-  };
-}
-
-function forward(tf: TensorFlow, { shape }: Task, { x, router, up, down }: Layer): Tensor {
+function forward(tf: TensorFlow, { shape }: Task, { x, router, up, down }: PerExpertLayer<Tensor>): Tensor {
   const { tokens, hidden, experts, topK, activation } = shape;
   const activate = ACTIVATIONS[activation]!;
   const probabilities = tf.softmax(tf.matMul(x, router, false, true));
