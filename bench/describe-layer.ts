@@ -1,4 +1,4 @@
-// A layer in words; by itself, for the page of results is made where there may be no addon.
+// A layer and its parts in words; by itself, for the page of results is made where there may be no addon.
 
 import type { BenchCase, NamedShape } from './campaign.ts';
 
@@ -12,4 +12,9 @@ export function describeSizes(layer: Omit<NamedShape, 'shape' | 'tokens'>): stri
 /** What of the layer is measured, and how it is launched. */
 export function partName({ pass, stage, graph }: Pick<BenchCase, 'pass' | 'stage' | 'graph'>): string {
   return `${stage ?? pass}${graph ? ' graph' : ''}`;
+}
+
+/** What tables call a stage, or an op that has none. */
+export function stageName({ op, stage }: { readonly op: string; readonly stage?: string }): string {
+  return stage === undefined ? op : `${op} ${stage}`;
 }

@@ -1,8 +1,7 @@
 // Where the time of profiled layers goes: for every layer, dtype and pass a bar for each number of tokens, divided into stages.
 
-import { describeSizes } from '../describe-layer.ts';
+import { describeSizes, stageName } from '../describe-layer.ts';
 import { groupBy } from '../group-by.ts';
-import { stageName } from '../stage-name.ts';
 import { type Html, html, renderTable, type Table } from './html.ts';
 import type { ReportedProfile } from './read.ts';
 import { measured, namesOf, percent } from './words.ts';

@@ -2,7 +2,7 @@
 
 import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { type BenchCase, caseKey, groupByLayer } from '../../bench/campaign.ts';
-import { describeSizes } from '../../bench/describe-layer.ts';
+import { describeSizes, stageName } from '../../bench/describe-layer.ts';
 import { writing } from '../../bench/file-access.ts';
 import { groupBy } from '../../bench/group-by.ts';
 import { ofThisMachine } from '../../bench/machine.ts';
@@ -10,7 +10,6 @@ import type { MeasureOptions } from '../../bench/measure.ts';
 import { type Profile, type ProfileResult, runProfile } from '../../bench/profile.ts';
 import { isProfile, ResultFile } from '../../bench/result-file.ts';
 import { checkLayerFits, WrongResult } from '../../bench/run.ts';
-import { stageName } from '../../bench/stage-name.ts';
 import { traceOf } from '../../bench/trace.ts';
 import { setThreads } from '../device.ts';
 import { type CaseOptions, parseCases } from './bench-options.ts';

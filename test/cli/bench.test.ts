@@ -31,6 +31,7 @@ import {
   type Tensor,
 } from '../../src/index.ts';
 import { jsonLines, run } from './support/command.ts';
+import { withWrongForward } from './support/wrong-layer.ts';
 
 const SMALL = '24,16,20,6,2';
 /** Of the weights, and what a pass makes of their size. */
@@ -111,27 +112,12 @@ describe('the check', () => {
   });
 
   test('a wrong result is not timed, and the exit code is 1', async () => {
-    const forward = Workload.prototype.forward;
-    const spy = vi.spyOn(Workload.prototype, 'forward').mockImplementation(function (this: Workload, save) {
-      const result = forward.call(this, save);
-      result.y.write(new Float32Array(result.y.size));
-      return result;
-    });
-    try {
-      const { exitCode, stdout, stderr } = await run(
-        'bench',
-        '--shape',
-        SMALL,
-        '--pass',
-        'forward',
-        '--json',
-      );
-      expect([exitCode, stdout]).toEqual([1, '']);
-      const message = 'the result differs from the reference, so it is not timed: y 1.0e+0 > 1.0e-5';
-      expect(jsonLines(stderr)).toEqual([{ error: { code: 'ERR_WRONG_RESULT', message } }]);
-    } finally {
-      spy.mockRestore();
-    }
+    const { exitCode, stdout, stderr } = await withWrongForward(() =>
+      run('bench', '--shape', SMALL, '--pass', 'forward', '--json'),
+    );
+    expect([exitCode, stdout]).toEqual([1, '']);
+    const message = 'the result differs from the reference, so it is not timed: y 1.0e+0 > 1.0e-5';
+    expect(jsonLines(stderr)).toEqual([{ error: { code: 'ERR_WRONG_RESULT', message } }]);
   });
 });
 

@@ -10,6 +10,7 @@ import { getThreads, setThreads } from '../../src/index.ts';
 import { RESULT } from '../support/bench-result.ts';
 import { jsonLines, run } from './support/command.ts';
 import { temporaryFiles } from './support/safetensors.ts';
+import { withWrongForward } from './support/wrong-layer.ts';
 
 const SMALL = ['profile', '--shape', '24,16,20,6,2', '--min-time', '0.001'];
 const { write, folder } = temporaryFiles();
@@ -123,27 +124,16 @@ describe('the profile', () => {
 
   test('a wrong result is not timed: exit code 1, and a file for the trace stays as it was', async () => {
     const file = write('earlier.json', Buffer.from('earlier'));
-    const forward = Workload.prototype.forward;
-    const spy = vi.spyOn(Workload.prototype, 'forward').mockImplementation(function (this: Workload, save) {
-      const result = forward.call(this, save);
-      result.y.write(new Float32Array(result.y.size));
-      return result;
-    });
-    try {
-      const { exitCode, stdout, stderr } = await run(
-        ...SMALL,
-        ...['--tokens', '24,9', '--pass', 'forward', '--trace', file, '--json'],
-      );
-      expect([exitCode, stdout]).toEqual([1, '']);
-      expect(jsonLines(stderr)).toEqual(
-        [24, 9].map(() => ({
-          error: { code: 'ERR_WRONG_RESULT', message: expect.stringContaining('y 1.0e+0 > 1.0e-5') },
-        })),
-      );
-      expect(readFileSync(file, 'utf8')).toBe('earlier');
-    } finally {
-      spy.mockRestore();
-    }
+    const { exitCode, stdout, stderr } = await withWrongForward(() =>
+      run(...SMALL, ...['--tokens', '24,9', '--pass', 'forward', '--trace', file, '--json']),
+    );
+    expect([exitCode, stdout]).toEqual([1, '']);
+    expect(jsonLines(stderr)).toEqual(
+      [24, 9].map(() => ({
+        error: { code: 'ERR_WRONG_RESULT', message: expect.stringContaining('y 1.0e+0 > 1.0e-5') },
+      })),
+    );
+    expect(readFileSync(file, 'utf8')).toBe('earlier');
   });
 });
 

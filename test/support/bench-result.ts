@@ -1,3 +1,5 @@
+// A result of `bench`, and of a peer beside it, for what reads and shows them.
+
 import type { PeerResult } from '../../bench/peers/race.ts';
 import type { BenchResult } from '../../bench/result.ts';
 

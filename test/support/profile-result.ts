@@ -1,3 +1,5 @@
+// A result of `profile`, for what reads and shows them.
+
 import type { ProfileResult } from '../../bench/profile.ts';
 import { RESULT } from './bench-result.ts';
 
