@@ -67,10 +67,12 @@ template <class Visit>
 void for_each_tile(const RowBlock& block, TileHeight height, Visit visit) {
   const int64_t tiles = (block.rows + height.most - 1) / height.most;
   const int64_t steps = (block.rows + height.step - 1) / height.step;
-  for (int64_t i = 0; i < tiles; ++i) {
-    const int64_t begin = steps * i / tiles * height.step;
-    const int64_t end = std::min(block.rows, steps * (i + 1) / tiles * height.step);
-    visit(block.row + begin, static_cast<int>(end - begin));
+  const int64_t least = steps / tiles, with_one_more = steps % tiles;
+  for (int64_t i = 0, begin = 0; i < tiles; ++i) {
+    const int64_t own = (i < with_one_more ? least + 1 : least) * height.step;
+    const int64_t count = std::min(own, block.rows - begin);
+    visit(block.row + begin, static_cast<int>(count));
+    begin += count;
   }
 }
 
@@ -185,12 +187,14 @@ void BlockProduct::multiply_run(const Block& block, const Run& run, const Block&
   float* c = scratch_.c.get();
   for (int64_t begin = block.col_begin; begin < block.col_end; begin += width) {
     const int64_t end = std::min(begin + width, block.col_end);
-    tiles_before_ = row_tiles(*block.rows) * ((end - begin + plan_.tile_columns - 1) / plan_.tile_columns);
     if (end < block.col_end) {
       look_ahead(block, run, end);
     } else {
       look_ahead(next, next_run, next.col_begin);
     }
+    const int64_t tiles =
+        row_tiles(*block.rows) * ((end - begin + plan_.tile_columns - 1) / plan_.tile_columns);
+    lines_per_tile_ = (ahead_.lines + tiles - 1) / tiles;
     for (int64_t col = begin; col < end; col += plan_.tile_columns) {
       if (col > begin) finder_.place(columns_, col, plan_.tile_columns);
       if (run.form == Form::panels) {
@@ -210,16 +214,16 @@ void BlockProduct::multiply_panels(const Block& block, const Run& run, int64_t c
   const RowBlock& rows = *block.rows;
   const float* a = scratch_.a.get();
   for_each_tile(rows, {.most = table_.tile_rows}, [&](int64_t row, int count) {
-    const int64_t lines = (ahead_.lines + tiles_before_ - 1) / tiles_before_;
-    --tiles_before_;
+    const StreamedTile streamed = run.finishes ? streamed_tile(rows.group, row, col) : StreamedTile{};
     multiplier_of(run).products[count - 1]({.units = units,
                                             .a = a,
                                             .b0 = scratch_.b.get(),
                                             .b1 = scratch_.b.get() + units * table_.width,
                                             .c = c,
                                             .accumulate = run.accumulate,
-                                            .ahead = {.of = &ahead_, .lines = lines}});
-    if (run.finishes) finish(rows.group, row, count, col, c);
+                                            .streamed = streamed,
+                                            .ahead = {.of = &ahead_, .lines = lines_per_tile_}});
+    if (run.finishes && streamed.out == nullptr) finish(rows.group, row, count, col, c);
     a += count * units;
     c += count * kSlivers * table_.width;
   });
@@ -317,18 +321,32 @@ void BlockProduct::pack_columns(const Run& run) {
   }
 }
 
+// Where a tile is streamed, if it is.
+StreamedTile BlockProduct::streamed_tile(int64_t group, int64_t row, int64_t col) const {
+  const StreamedBlocks& blocks = plan_.epilogue.streamed;
+  if (blocks.out == nullptr || col + plan_.tile_columns > plan_.gemm.n) return {};
+  const int64_t element = group * blocks.group_stride + row * blocks.row_stride + col;
+  return {.out = static_cast<char*>(blocks.out) + element * static_cast<int64_t>(bytes_of(blocks.dtype)),
+          .stride = blocks.row_stride,
+          .dtype = blocks.dtype};
+}
+
 void BlockProduct::finish(int64_t group, int64_t row, int rows, int64_t col, const float* c) const {
   const auto lanes = static_cast<int>(std::min(plan_.tile_columns, plan_.gemm.n - col));
-  plan_.epilogue({.c = c, .group = group, .row = row, .col = col, .rows = rows, .lanes = lanes});
+  plan_.epilogue.finish({.c = c, .group = group, .row = row, .col = col, .rows = rows, .lanes = lanes});
 }
 
 // Sums of no steps at all.
 void BlockProduct::finish_empty(const Block& block) {
   float* c = scratch_.c.get();
   std::fill_n(c, table_.tile_rows * kSlivers * table_.width, 0.0f);
-  for (int64_t col = block.col_begin; col < block.col_end; col += plan_.tile_columns)
-    for_each_tile(*block.rows, {.most = table_.tile_rows},
-                  [&](int64_t row, int rows) { finish(block.rows->group, row, rows, col, c); });
+  for (int64_t col = block.col_begin; col < block.col_end; col += plan_.tile_columns) {
+    for_each_tile(*block.rows, {.most = table_.tile_rows}, [&](int64_t row, int rows) {
+      const StreamedTile streamed = streamed_tile(block.rows->group, row, col);
+      if (streamed.out == nullptr) return finish(block.rows->group, row, rows, col, c);
+      plan_.multipliers[0].products[rows - 1]({.c = c, .accumulate = true, .streamed = streamed});
+    });
+  }
 }
 
 int64_t BlockProduct::row_tiles(const RowBlock& rows) const {

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <vector>
 
 #include "cpu/grouped_gemm.h"
@@ -41,7 +40,7 @@ std::vector<Multiplier> choose_multipliers(const GroupedGemm& gemm);
 // A grouped product as all threads see it.
 struct ProductPlan {
   const GroupedGemm& gemm;
-  const std::function<void(const Tile&)>& epilogue;
+  const Epilogue& epilogue;
   const std::vector<Multiplier> multipliers = choose_multipliers(gemm);
   const int64_t tile_columns = cpu::tile_columns(gemm.side_by_side);
 };
@@ -96,6 +95,7 @@ class BlockProduct {
   void pack_rows(const RowBlock& rows, const Run& run);
   void pack_columns(const Run& run);
   void clear(float* sums, int64_t rows) const;
+  StreamedTile streamed_tile(int64_t group, int64_t row, int64_t col) const;
   void finish(int64_t group, int64_t row, int rows, int64_t col, const float* c) const;
   void finish_empty(const Block& block);
 
@@ -111,9 +111,9 @@ class BlockProduct {
   // scratch memory's b_rows[turn_].
   StoredColumns columns_, upcoming_;
   int turn_ = 0;
-  // What the upcoming strip reads, and how many tiles of C are multiplied before it.
+  // What the upcoming strip reads, and how much of it each tile of C that comes before it asks for.
   Ahead ahead_;
-  int64_t tiles_before_ = 0;
+  int64_t lines_per_tile_ = 0;
   // What A's panels hold.
   const RowBlock* packed_rows_ = nullptr;
   Run packed_run_;

@@ -1,5 +1,6 @@
 #include "cpu/expert_gemm.h"
 
+#include <cstdint>
 #include <vector>
 
 #include "cpu/loops.h"
@@ -18,6 +19,20 @@ void* at(const Tensor& tensor, int64_t index) {
 void* at(const ExpertMatrix& matrix, int64_t expert, int64_t row, int64_t column) {
   return at(matrix.tensor, matrix.offset + expert * matrix.expert_stride + row * matrix.row_stride +
                                column * matrix.column_stride);
+}
+
+// None where a row of a tile would not be whole, aligned cache lines.
+StreamedBlocks streamed_blocks(const ExpertMatrix& matrix) {
+  const auto bytes = static_cast<int64_t>(bytes_of(matrix.tensor.dtype));
+  const auto is_whole = [&](int64_t elements) { return elements * bytes % kCacheLine == 0; };
+  void* const out = at(matrix, 0, 0, 0);
+  if (reinterpret_cast<uintptr_t>(out) % kCacheLine != 0 || !is_whole(tile_columns()) ||
+      !is_whole(matrix.expert_stride) || !is_whole(matrix.row_stride))
+    return {};
+  return {.out = out,
+          .group_stride = matrix.expert_stride,
+          .row_stride = matrix.row_stride,
+          .dtype = matrix.tensor.dtype};
 }
 
 // Where gate and up lie in a pre-activation row.
@@ -49,17 +64,20 @@ void StoreRows::operator()(const Tile& tile) const {
                    .bias_dtype = bias.tensor.dtype});
 }
 
-void StoreBlock::operator()(const Tile& tile) const {
-  kernels().store({.c = tile.c,
-                   .rows = tile.rows,
-                   .lanes = tile.lanes,
-                   .out = at(out, tile.group, tile.row, tile.col),
-                   .out_stride = out.row_stride,
-                   .dtype = out.tensor.dtype,
-                   .accumulate = accumulate,
-                   .bias = nullptr,
-                   .bias_dtype = DType::float32,
-                   .streamed = !accumulate && out.tensor.bytes() > kLargestCached});
+Epilogue store_block(const ExpertMatrix& out, bool accumulate) {
+  const auto store = [out, accumulate](const Tile& tile) {
+    kernels().store({.c = tile.c,
+                     .rows = tile.rows,
+                     .lanes = tile.lanes,
+                     .out = at(out, tile.group, tile.row, tile.col),
+                     .out_stride = out.row_stride,
+                     .dtype = out.tensor.dtype,
+                     .accumulate = accumulate,
+                     .bias = nullptr,
+                     .bias_dtype = DType::float32});
+  };
+  if (accumulate || out.tensor.bytes() <= kLargestCached) return store;
+  return {store, streamed_blocks(out)};
 }
 
 void Activate::operator()(const Tile& tile) const {

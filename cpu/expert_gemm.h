@@ -18,12 +18,7 @@ struct StoreRows {
 };
 
 // C is group g's block of a weight gradient, whose columns are contiguous.
-struct StoreBlock {
-  ExpertMatrix out;
-  bool accumulate;
-
-  void operator()(const Tile& tile) const;
-};
+Epilogue store_block(const ExpertMatrix& out, bool accumulate);
 
 // Activated rows, and the pre-activation rows where asked. Gated: gate and up lie side by side in C, and
 // apart in pre-activation rows; or they are alternate columns of both.

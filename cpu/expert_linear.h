@@ -1,8 +1,6 @@
 // The linear maps of experts, multiplied on the CPU.
 #pragma once
 
-#include <functional>
-
 #include "cpu/expert_gemm.h"
 #include "cpu/workspace.h"
 #include "ops/expert_linear.h"
@@ -10,7 +8,7 @@
 namespace moe::cpu {
 
 struct ProductBackend {
-  using Epilogue = std::function<void(const Tile&)>;
+  using Epilogue = cpu::Epilogue;
   using Activate = cpu::Activate;
   using Workspace = cpu::Workspace;
 
@@ -18,7 +16,7 @@ struct ProductBackend {
   static void multiply(const GroupedGemm& gemm, const Epilogue& epilogue) { grouped_gemm(gemm, epilogue); }
   static Epilogue store_rows(const Tensor& out, float scale) { return StoreRows{.out = out, .scale = scale}; }
   static Epilogue store_block(const ExpertMatrix& out, bool accumulate) {
-    return StoreBlock{.out = out, .accumulate = accumulate};
+    return cpu::store_block(out, accumulate);
   }
   static Activate with_biases(Activate activate, const UpBiases& biases) {
     activate.gate_bias = biases.gate;

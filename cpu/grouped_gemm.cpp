@@ -94,7 +94,7 @@ int64_t tile_columns(bool side_by_side) {
   return static_cast<int64_t>(kernels().width) * (side_by_side ? 1 : kSlivers);
 }
 
-void grouped_gemm(const GroupedGemm& gemm, const std::function<void(const Tile&)>& epilogue) {
+void grouped_gemm(const GroupedGemm& gemm, const Epilogue& epilogue) {
   if (gemm.n == 0) return;
 #ifdef MOE_TEST_SLOWDOWN
   const test::Slowdown slowdown;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <utility>
 
 #include "cpu/kernels.h"
 #include "ops/grouped_gemm.h"
@@ -30,9 +31,26 @@ struct Tile {
   int rows, lanes;
 };
 
-// Calls `epilogue` once for each tile of each C, on any thread. Groups without rows have no tiles where M is
-// ragged, and tiles of zeros where K is.
-void grouped_gemm(const GroupedGemm& gemm, const std::function<void(const Tile&)>& epilogue);
+// A block of memory for each group's C, all of whose whole tiles can be streamed (kernels.h).
+struct StreamedBlocks {
+  void* out = nullptr;  // or there are none
+  int64_t group_stride = 0, row_stride = 0;
+  DType dtype = DType::float32;
+};
+
+// What becomes of the tiles of each C: `finish` is called once for each, on any thread, but for whole ones
+// that are streamed.
+struct Epilogue {
+  template <class Finish>
+  Epilogue(Finish finish, const StreamedBlocks& streamed = {})
+      : finish(std::move(finish)), streamed(streamed) {}
+
+  std::function<void(const Tile&)> finish;
+  StreamedBlocks streamed;
+};
+
+// Groups without rows have no tiles where M is ragged, and tiles of zeros where K is.
+void grouped_gemm(const GroupedGemm& gemm, const Epilogue& epilogue);
 
 // Columns of C in a full tile: sums over columns that are kept by tile depend on it.
 int64_t tile_columns(bool side_by_side = false);

@@ -57,6 +57,15 @@ struct BFloat16PairUnits {
   static F multiply_add(F a, F b, F sum) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
   static H multiply_add(H a, H b, H sum) { return _mm256_dpbf16_ps(sum, (__m256bh)a, (__m256bh)b); }
 
+  template <class T>
+  static void stream(T* out, F left, F right) {
+    V::stream(out, left, right);
+  }
+  // No sum is denormal: the instruction makes those zero too.
+  static void stream(bfloat16* out, F left, F right) {
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(out), (__m512i)_mm512_cvtne2ps_pbh(right, left));
+  }
+
  private:
   static __m512i lanes(const bfloat16* row, int n) {
     return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(V::first(n), row));

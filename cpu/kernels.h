@@ -58,6 +58,15 @@ struct AheadShare {
   int64_t lines = 0;
 };
 
+// Rows of a whole tile that are streamed: rounded, and stored around the caches, where nobody would find them
+// before they are gone. Each is whole cache lines, and aligned. Whoever lets others read them calls settle()
+// first.
+struct StreamedTile {
+  void* out = nullptr;
+  int64_t stride = 0;
+  DType dtype = DType::float32;
+};
+
 // c[rows][2·width] (+)= Σ_unit a[unit][rows] · b[sliver][unit][width]
 struct TileProductArgs {
   int64_t units;
@@ -65,8 +74,9 @@ struct TileProductArgs {
   const float* b0;
   const float* b1;
   float* c;
-  bool accumulate;        // add to c instead of starting at zero
-  AheadShare ahead = {};  // at most one line a unit is asked for
+  bool accumulate;             // add to c instead of starting at zero
+  StreamedTile streamed = {};  // where the sums go instead of to c, or nowhere
+  AheadShare ahead = {};       // at most one line a unit is asked for
 };
 using TileProduct = void (*)(const TileProductArgs&);
 
@@ -96,9 +106,6 @@ inline constexpr int kRowLanes = 8;
 inline constexpr int kMaxRowEights = 6;
 
 // out[row][lane] (+)= scale · c[row][lane] + bias[lane]
-//
-// `streamed`: around the caches, where nobody would find it before it is gone. Then whoever lets others read
-// it calls settle() first.
 struct StoreArgs {
   const float* c;  // [rows][2·width]
   int rows, lanes;
@@ -109,7 +116,6 @@ struct StoreArgs {
   bool accumulate;
   const void* bias;  // at lane 0, or null
   DType bias_dtype;
-  bool streamed = false;  // not with accumulate
 };
 
 // pre = weight·c + bias, stored where asked; out = activation(pre), `lanes` of them. Ungated: 2·width lanes

@@ -35,7 +35,7 @@ void multiply(const Tensor& left, const Tensor& right, const Tensor& out, bool a
 // out (+)= leftᵀ · right, summed over the tokens in their order
 void multiply_tokens(const Tensor& left, const Tensor& right, const Tensor& out, bool accumulate) {
   grouped_gemm(transposed_times(left, right),
-               StoreBlock{.out = {.tensor = out, .row_stride = right.dim(1)}, .accumulate = accumulate});
+               store_block({.tensor = out, .row_stride = right.dim(1)}, accumulate));
 }
 
 // out (+)= Σ_t rows[t]

@@ -18,17 +18,9 @@ inline void load_bias(const void* bias, DType dtype, int lanes, float* out) {
   }
 }
 
-// Whether registers can be streamed to rows of T: aligned ones, a tile's share of which are whole cache
-// lines.
+// All lanes of a tile.
 template <class T>
-inline bool can_stream(const T* out, int64_t stride) {
-  return kTilePitch * sizeof(T) % kCacheLine == 0 &&
-         reinterpret_cast<uintptr_t>(out) % (V::kWidth * sizeof(T)) == 0 && stride % V::kWidth == 0;
-}
-
-// All lanes of a tile, each row by `put`.
-template <class T, class Put>
-inline void store_whole_rows(const StoreArgs& args, Put put) {
+inline void store_whole_rows(const StoreArgs& args) {
   float bias[kTilePitch];
   load_bias(args.bias, args.bias_dtype, kTilePitch, bias);
   const F scale = V::set(args.scale);
@@ -41,7 +33,7 @@ inline void store_whole_rows(const StoreArgs& args, Put put) {
   for (const float* const end = c + args.rows * kTilePitch; c < end; c += kTilePitch, out += stride) {
     MOE_UNROLLED
     for (int i = 0; i < kSlivers; ++i)
-      put(out + i * V::kWidth, V::fma(scale, V::load(c + i * V::kWidth), biases[i]));
+      V::store_n(out + i * V::kWidth, V::fma(scale, V::load(c + i * V::kWidth), biases[i]), V::kWidth);
   }
 }
 
@@ -66,10 +58,8 @@ void store(const StoreArgs& args) {
     using T = typename decltype(tag)::type;
     if (args.lanes < kTilePitch || args.accumulate) {
       store_lanes<T>(args);
-    } else if (args.streamed && can_stream(static_cast<const T*>(args.out), args.out_stride)) {
-      store_whole_rows<T>(args, [](T* out, F x) { V::stream(out, x); });
     } else {
-      store_whole_rows<T>(args, [](T* out, F x) { V::store_n(out, x, V::kWidth); });
+      store_whole_rows<T>(args);
     }
   });
 }

@@ -1,15 +1,29 @@
 // The matrix product of one register tile: `Rows` rows of A times two registers of B. Included inside an
-// anonymous namespace after V. Bound by FMAs: per unit, 2·Rows of them against 2 loads of B and Rows
-// broadcasts of A.
+// anonymous namespace after V, units.h and epilogues.h. Bound by FMAs: per unit, 2·Rows of them against 2
+// loads of B and Rows broadcasts of A.
+
+// Sums go from their registers to where they are streamed. Always inline: nobody may ask for the address of
+// what is to stay in registers.
+template <class Units, class T, int Rows>
+[[gnu::always_inline]] inline void stream_sums(const StreamedTile& to, const F (&left)[Rows],
+                                               const F (&right)[Rows]) {
+  if constexpr (kTilePitch * sizeof(T) % kCacheLine == 0) {
+    T* out = static_cast<T*>(to.out);
+    const int64_t stride = to.stride;
+    MOE_UNROLLED
+    for (int i = 0; i < Rows; ++i, out += stride) {
+      Units::stream(out, left[i], right[i]);
+    }
+  }
+}
 
 template <class Units, int Rows>
 void tile_product(const TileProductArgs& args) {
-  constexpr int kPitch = kSlivers * V::kWidth;
   F left[Rows], right[Rows];
   MOE_UNROLLED
   for (int i = 0; i < Rows; ++i) {
-    left[i] = args.accumulate ? V::load(args.c + i * kPitch) : V::zero();
-    right[i] = args.accumulate ? V::load(args.c + i * kPitch + V::kWidth) : V::zero();
+    left[i] = args.accumulate ? V::load(args.c + i * kTilePitch) : V::zero();
+    right[i] = args.accumulate ? V::load(args.c + i * kTilePitch + V::kWidth) : V::zero();
   }
   const float *a = args.a, *b0 = args.b0, *b1 = args.b1;
   Prefetcher ahead(args.ahead);
@@ -26,10 +40,21 @@ void tile_product(const TileProductArgs& args) {
     b0 += V::kWidth;
     b1 += V::kWidth;
   }
+  if (args.streamed.out != nullptr) {
+    switch (args.streamed.dtype) {
+      case DType::bfloat16:
+        return stream_sums<Units, bfloat16, Rows>(args.streamed, left, right);
+      case DType::float16:
+        return stream_sums<Units, float16, Rows>(args.streamed, left, right);
+      default:
+        return stream_sums<Units, float, Rows>(args.streamed, left, right);
+    }
+  }
+  float* c = args.c;
   MOE_UNROLLED
-  for (int i = 0; i < Rows; ++i) {
-    V::store(args.c + i * kPitch, left[i]);
-    V::store(args.c + i * kPitch + V::kWidth, right[i]);
+  for (int i = 0; i < Rows; ++i, c += kTilePitch) {
+    V::store(c, left[i]);
+    V::store(c + V::kWidth, right[i]);
   }
 }
 

@@ -28,6 +28,12 @@ struct FloatUnits {
   static Register multiply_add(Register a, Register b, Register sum) {
     return V::fma(a, b, sum);
   }
+
+  // Two registers of sums, to a row of a tile (see StreamedTile).
+  template <class T>
+  static void stream(T* out, F left, F right) {
+    V::stream(out, left, right);
+  }
 };
 
 // Before a loop over an array that is to stay in registers. Not under sanitizers, whose checks of every

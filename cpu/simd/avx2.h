@@ -25,11 +25,11 @@ struct V {
   static void store_n(float* p, F x, int n) { _mm256_maskstore_ps(p, first(n), x); }
   static void store_n(bfloat16* p, F x, int n) { store_half(p, to_bf16(x), n); }
   static void store_n(float16* p, F x, int n) { store_half(p, to_f16(x), n); }
-  // Around the caches, to memory that is aligned to what is stored. Other stores wait for it at settle()
-  // alone.
-  static void stream(float* p, F x) { _mm256_stream_ps(p, x); }
-  static void stream(bfloat16* p, F x) { _mm_stream_si128(reinterpret_cast<__m128i*>(p), to_bf16(x)); }
-  static void stream(float16* p, F x) { _mm_stream_si128(reinterpret_cast<__m128i*>(p), to_f16(x)); }
+  // x, and y behind it, around the caches: a whole cache line. Other stores wait for it at settle() alone.
+  static void stream(float* p, F x, F y) {
+    _mm256_stream_ps(p, x);
+    _mm256_stream_ps(p + kWidth, y);
+  }
   static void settle() { _mm_sfence(); }
 
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }

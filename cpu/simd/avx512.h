@@ -26,11 +26,17 @@ struct V {
   static void store_n(float* p, F x, int n) { _mm512_mask_storeu_ps(p, first(n), x); }
   static void store_n(bfloat16* p, F x, int n) { _mm256_mask_storeu_epi16(p, first(n), to_bf16(x)); }
   static void store_n(float16* p, F x, int n) { _mm256_mask_storeu_epi16(p, first(n), to_f16(x)); }
-  // Around the caches, to memory that is aligned to what is stored. Other stores wait for it at settle()
-  // alone.
-  static void stream(float* p, F x) { _mm512_stream_ps(p, x); }
-  static void stream(bfloat16* p, F x) { _mm256_stream_si256(reinterpret_cast<__m256i*>(p), to_bf16(x)); }
-  static void stream(float16* p, F x) { _mm256_stream_si256(reinterpret_cast<__m256i*>(p), to_f16(x)); }
+  // x, and y behind it, around the caches: whole cache lines. Other stores wait for it at settle() alone.
+  static void stream(float* p, F x, F y) {
+    _mm512_stream_ps(p, x);
+    _mm512_stream_ps(p + kWidth, y);
+  }
+  static void stream(bfloat16* p, F x, F y) {
+    _mm512_stream_si512(as_integers(p), joined(to_bf16(x), to_bf16(y)));
+  }
+  static void stream(float16* p, F x, F y) {
+    _mm512_stream_si512(as_integers(p), joined(to_f16(x), to_f16(y)));
+  }
   static void settle() { _mm_sfence(); }
 
   // Half a register: the lower lanes of one.
@@ -112,6 +118,13 @@ struct V {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
   }
   static __m256i to_f16(F x) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
+  static __m512i joined(__m256i low, __m256i high) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+  }
+  template <class T>
+  static __m512i* as_integers(T* p) {
+    return reinterpret_cast<__m512i*>(p);
+  }
   // Round to nearest even; NaN stays NaN.
   static __m256i to_bf16(F x) {
 #ifdef __AVX512BF16__

@@ -30,10 +30,10 @@ struct V {
   static void store_n(T* p, F x, int n) {
     for (int i = 0; i < n; ++i) narrow(x[i], p[i]);
   }
-  // Other instruction sets can store around the caches.
-  template <class T>
-  static void stream(T* p, F x) {
-    store_n(p, x, kWidth);
+  // Other instruction sets can store whole cache lines around the caches.
+  static void stream(float* p, F x, F y) {
+    store(p, x);
+    store(p + kWidth, y);
   }
   static void settle() {}
 

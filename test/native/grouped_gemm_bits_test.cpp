@@ -30,7 +30,8 @@ std::vector<GroupedShape> large_shapes(DType dtype) {
        .m = 31,
        .n = 67,
        .segments = {segment(0, false)},
-       .gathered = true}};
+       .gathered = true,
+       .streamed = true}};
 }
 
 bool same_bits(const std::vector<float>& left, const std::vector<float>& right) {

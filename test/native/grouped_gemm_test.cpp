@@ -33,6 +33,7 @@ std::vector<NamedShape> layer_shapes() {
           {"dgrad of gate and up, transposed, with pairs",
            {.counts = counts, .n = 7, .segments = {by_k, by_k, back, back}}},
           {"wgrad", {.ragged = Ragged::k, .counts = counts, .m = 5, .n = 7}},
+          {"wgrad, streamed", {.ragged = Ragged::k, .counts = counts, .m = 5, .n = 7, .streamed = true}},
           {"wgrad, gathered", {.ragged = Ragged::k, .counts = counts, .m = 5, .n = 7, .gathered = true}}};
 }
 

@@ -14,7 +14,6 @@ struct StoreCase {
   float scale;
   int rows, lanes;
   int64_t gap;  // between rows of the output
-  bool streamed = false;
 };
 
 bool stores_exactly(const cpu::Kernels& table, const StoreCase& given, Random& random) {
@@ -43,9 +42,7 @@ bool stores_exactly(const cpu::Kernels& table, const StoreCase& given, Random& r
                .dtype = given.dtype,
                .accumulate = given.accumulate,
                .bias = given.bias ? bias.at(0) : nullptr,
-               .bias_dtype = bias.dtype(),
-               .streamed = given.streamed});
-  table.settle();
+               .bias_dtype = bias.dtype()});
   for (int64_t i = 0; i < span; ++i) {
     if (i % stride < given.lanes ? out.bits(i) != want.bits(i) : !out.untouched(i)) return false;
   }
@@ -65,40 +62,9 @@ void check_lanes(const cpu::Kernels& table, StoreCase given, Random& random) {
   }
 }
 
-// The output ends with a page: rows are aligned where there are no gaps, or gaps of whole registers; the
-// first alone is where several gaps make one register.
-void check_streamed(const cpu::Kernels& table, StoreCase given, Random& random) {
-  const int whole = cpu::kSlivers * table.width;
-  given.streamed = true;
-  for (int rows : {1, 2, table.width / 2 + 1, table.tile_rows}) {
-    for (int lanes : {whole, whole - 1}) {
-      for (int64_t gap : {0, 1, 2, table.width}) {
-        CAPTURE(rows);
-        CAPTURE(lanes);
-        CAPTURE(gap);
-        given.rows = rows;
-        given.lanes = lanes;
-        given.gap = gap;
-        if (!stores_exactly(table, given, random)) FAIL_CHECK("the bits differ");
-      }
-    }
-  }
-}
-
 }  // namespace
 
 TEST_SUITE("kernels") {
-  TEST_CASE("streamed rows have the same bits, aligned or not") {
-    Random random(4);
-    for_each_table([&](const cpu::Kernels& table) {
-      for (DType dtype : kFloatDTypes) {
-        INFO("to ", std::string(name_of(dtype)));
-        check_streamed(table, {.dtype = dtype, .accumulate = false, .scale = 1}, random);
-        check_streamed(table, {.dtype = dtype, .bias = dtype, .accumulate = false, .scale = -0.7f}, random);
-      }
-    });
-  }
-
   TEST_CASE("store multiplies, adds bias and what was there, and rounds once") {
     Random random(3);
     for_each_table([&](const cpu::Kernels& table) {

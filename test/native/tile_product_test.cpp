@@ -29,13 +29,14 @@ struct TileCase {
 
   DType dtype() const { return kind == PanelKind::floats ? DType::float32 : DType::bfloat16; }
 
-  void run() {
+  void run(const cpu::StreamedTile& streamed = {}) {
     table.tile_product[static_cast<size_t>(kind)][rows - 1]({.units = units,
                                                              .a = a.f32(),
                                                              .b0 = b0.f32(),
                                                              .b1 = b1.f32(),
                                                              .c = c.f32(),
-                                                             .accumulate = accumulate});
+                                                             .accumulate = accumulate,
+                                                             .streamed = streamed});
   }
 
   // Calls visit(a, b) for the steps of an element of C, in their order.
@@ -73,6 +74,33 @@ bool has_bits_of_chain(const TileCase& tile) {
   return tile.c.guard_untouched();
 }
 
+// Streams a tile to rows of a dtype that are `gap` cache lines apart: they have the bits of sums that are
+// stored, and nothing else is written.
+void check_streamed(TileCase& tile, DType dtype, int64_t gap) {
+  const int64_t line = cpu::kCacheLine / static_cast<int64_t>(bytes_of(dtype));
+  if (tile.pitch % line != 0) return;
+  const int64_t stride = tile.pitch + gap * line;
+  // The last row ends with a page: all are aligned.
+  const int64_t span = Matrix::span(tile.rows, tile.pitch, stride);
+  Array streamed(dtype, span), stored(dtype, span);
+  tile.run({.out = streamed.at(0), .stride = stride, .dtype = dtype});
+  tile.table.settle();
+  tile.run();
+  tile.table.store({.c = tile.c.f32(),
+                    .rows = tile.rows,
+                    .lanes = static_cast<int>(tile.pitch),
+                    .out = stored.at(0),
+                    .out_stride = stride,
+                    .dtype = dtype,
+                    .accumulate = false,
+                    .bias = nullptr,
+                    .bias_dtype = DType::float32});
+  int64_t different = 0;
+  for (int64_t i = 0; i < span; ++i) different += streamed.bits(i) != stored.bits(i);
+  CHECK_EQ(different, 0);
+  CHECK(streamed.guard_untouched());
+}
+
 template <class Body>
 void for_each_tile_case(const cpu::Kernels& table, PanelKind kind, Body body) {
   Random random(2);
@@ -83,7 +111,6 @@ void for_each_tile_case(const cpu::Kernels& table, PanelKind kind, Body body) {
         CAPTURE(units);
         CAPTURE(accumulate);
         TileCase tile(table, kind, rows, units, accumulate, random);
-        tile.run();
         body(tile);
       }
     }
@@ -95,7 +122,8 @@ void for_each_tile_case(const cpu::Kernels& table, PanelKind kind, Body body) {
 TEST_SUITE("kernels") {
   TEST_CASE("float tiles are chains of multiply-adds over ascending k") {
     for_each_table([](const cpu::Kernels& table) {
-      for_each_tile_case(table, PanelKind::floats, [](const TileCase& tile) {
+      for_each_tile_case(table, PanelKind::floats, [](TileCase& tile) {
+        tile.run();
         if (!has_bits_of_chain(tile)) FAIL_CHECK("the bits differ");
       });
     });
@@ -105,6 +133,7 @@ TEST_SUITE("kernels") {
     for_each_table([](const cpu::Kernels& table) {
       if (table.tile_product[static_cast<size_t>(PanelKind::bfloat16_pairs)][0] == nullptr) return;
       for_each_tile_case(table, PanelKind::bfloat16_pairs, [](TileCase& tile) {
+        tile.run();
         const auto want = [&](int64_t row, int64_t lane) {
           double sum = tile.accumulate ? tile.before[row * tile.pitch + lane] : 0;
           tile.each_step(row, lane, [&](double a, double b) { sum += a * b; });
@@ -112,6 +141,20 @@ TEST_SUITE("kernels") {
         };
         check_close({tile.c, tile.rows, tile.pitch, tile.pitch}, want, bound_of(DType::float32));
       });
+    });
+  }
+
+  TEST_CASE("streamed sums have the bits of stored ones") {
+    for_each_table([](const cpu::Kernels& table) {
+      for (PanelKind kind : {PanelKind::floats, PanelKind::bfloat16_pairs}) {
+        if (table.tile_product[static_cast<size_t>(kind)][0] == nullptr) continue;
+        for_each_tile_case(table, kind, [](TileCase& tile) {
+          for (DType dtype : kFloatDTypes) {
+            INFO("to ", std::string(name_of(dtype)));
+            for (int64_t gap : {0, 3}) check_streamed(tile, dtype, gap);
+          }
+        });
+      }
     });
   }
 

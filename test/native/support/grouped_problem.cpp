@@ -10,6 +10,8 @@
 namespace moe::test {
 namespace {
 
+constexpr int64_t kLineFloats = cpu::kCacheLine / static_cast<int64_t>(sizeof(float));
+
 int64_t sum_of(const std::vector<int32_t>& counts) {
   return std::accumulate(counts.begin(), counts.end(), int64_t{0});
 }
@@ -130,20 +132,30 @@ std::vector<float> GroupedProblem::run() const {
                       .side_by_side = shape_.side_by_side,
                       .exact = shape_.exact};
   for (const Segment& segment : segments_) gemm.segments.add(description(segment));
-  cpu::grouped_gemm(gemm, [&](const cpu::Tile& tile) {
+  const auto take = [&](int64_t row, int64_t column, float value) {
+    float& element = c[static_cast<size_t>(row * columns() + column)];
+    element = std::isnan(element) ? value : NAN;
+  };
+  const auto finish = [&](const cpu::Tile& tile) {
     const int64_t first = by_rows() ? tile.row : tile.group * shape_.m + tile.row;
-    const auto take = [&](int64_t row, int64_t column, float value) {
-      float& element = c[static_cast<size_t>((first + row) * columns() + column)];
-      element = std::isnan(element) ? value : NAN;
-    };
     for (int64_t row = 0; row < tile.rows; ++row) {
       const float* sums = tile.c + row * cpu::kSlivers * width;
       for (int64_t lane = 0; lane < tile.lanes; ++lane) {
-        take(row, tile.col + lane, sums[lane]);
-        if (shape_.side_by_side) take(row, shape_.n + tile.col + lane, sums[width + lane]);
+        take(first + row, tile.col + lane, sums[lane]);
+        if (shape_.side_by_side) take(first + row, shape_.n + tile.col + lane, sums[width + lane]);
       }
     }
-  });
+  };
+  if (!shape_.streamed || cpu::tile_columns() % kLineFloats != 0) {
+    cpu::grouped_gemm(gemm, finish);
+    return c;
+  }
+  const int64_t stride = (shape_.n + kLineFloats) / kLineFloats * kLineFloats;
+  Array streamed(DType::float32, rows() * stride);
+  cpu::grouped_gemm(gemm, {finish, {streamed.at(0), shape_.m * stride, stride, DType::float32}});
+  for (int64_t i = 0; i < streamed.size(); ++i) {
+    if (!streamed.untouched(i)) take(i / stride, i % stride, static_cast<float>(streamed[i]));
+  }
   return c;
 }
 

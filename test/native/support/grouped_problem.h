@@ -28,6 +28,7 @@ struct GroupedShape {
   bool side_by_side = false;
   bool gathered = false;  // routed rows lie elsewhere than in their order
   bool exact = false;
+  bool streamed = false;  // whole tiles, where they are whole cache lines
 };
 
 class GroupedProblem {
