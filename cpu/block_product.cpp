@@ -215,6 +215,7 @@ void BlockProduct::multiply_panels(const Block& block, const Run& run, int64_t c
   const float* a = scratch_.a.get();
   for_each_tile(rows, {.most = table_.tile_rows}, [&](int64_t row, int count) {
     const StreamedTile streamed = run.finishes ? streamed_tile(rows.group, row, col) : StreamedTile{};
+    if (run.finishes) prefetch(rows.group, row, count, col);
     multiplier_of(run).products[count - 1]({.units = units,
                                             .a = a,
                                             .b0 = scratch_.b.get(),
@@ -231,6 +232,7 @@ void BlockProduct::multiply_panels(const Block& block, const Run& run, int64_t c
 
 void BlockProduct::multiply_as_stored(const Block& block, const Run& run, int64_t col, float* c) {
   const RowBlock& rows = *block.rows;
+  if (run.finishes) prefetch(rows.group, rows.row, static_cast<int>(rows.rows), col);
   for (int i = 0; i < kSlivers; ++i) {
     const StoredColumns::Sliver& sliver = columns_.slivers[i];
     float* sums = c + i * table_.width;
@@ -331,9 +333,17 @@ StreamedTile BlockProduct::streamed_tile(int64_t group, int64_t row, int64_t col
           .dtype = blocks.dtype};
 }
 
-void BlockProduct::finish(int64_t group, int64_t row, int rows, int64_t col, const float* c) const {
+Tile BlockProduct::tile_at(int64_t group, int64_t row, int rows, int64_t col, const float* c) const {
   const auto lanes = static_cast<int>(std::min(plan_.tile_columns, plan_.gemm.n - col));
-  plan_.epilogue.finish({.c = c, .group = group, .row = row, .col = col, .rows = rows, .lanes = lanes});
+  return {.c = c, .group = group, .row = row, .col = col, .rows = rows, .lanes = lanes};
+}
+
+void BlockProduct::prefetch(int64_t group, int64_t row, int rows, int64_t col) const {
+  if (plan_.epilogue.prefetch) plan_.epilogue.prefetch(tile_at(group, row, rows, col, nullptr));
+}
+
+void BlockProduct::finish(int64_t group, int64_t row, int rows, int64_t col, const float* c) const {
+  plan_.epilogue.finish(tile_at(group, row, rows, col, c));
 }
 
 // Sums of no steps at all.

@@ -96,6 +96,8 @@ class BlockProduct {
   void pack_columns(const Run& run);
   void clear(float* sums, int64_t rows) const;
   StreamedTile streamed_tile(int64_t group, int64_t row, int64_t col) const;
+  Tile tile_at(int64_t group, int64_t row, int rows, int64_t col, const float* c) const;
+  void prefetch(int64_t group, int64_t row, int rows, int64_t col) const;
   void finish(int64_t group, int64_t row, int rows, int64_t col, const float* c) const;
   void finish_empty(const Block& block);
 

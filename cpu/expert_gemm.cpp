@@ -49,6 +49,24 @@ struct PreActivationColumns {
   int64_t up;      // from a gate to its up; ungated rows have ups alone
 };
 
+// Some columns of rows that are `width` wide, if there is such a matrix.
+void prefetch_rows(const Tensor& matrix, int64_t first, int64_t width, int rows, int64_t columns) {
+  asm volatile("");  // GCC takes what only prefetches for something without effect, and leaves its calls out.
+  const auto bytes = static_cast<int64_t>(bytes_of(matrix.dtype));
+  for (int row = 0; matrix && row < rows; ++row) {
+    const char* const begin = static_cast<const char*>(at(matrix, first + row * width));
+    for (int64_t i = 0; i < columns * bytes; i += kCacheLine) __builtin_prefetch(begin + i);
+  }
+}
+
+// Gates and ups of a tile; alternating, they are one run of columns.
+void prefetch_pre_activation(const Tensor& matrix, const PreActivationColumns& columns, int64_t first,
+                             int rows, int64_t lanes) {
+  prefetch_rows(matrix, first, columns.width, rows, lanes * columns.stride);
+  const bool two_runs = columns.up > columns.stride;
+  if (two_runs) prefetch_rows(matrix, first + columns.up, columns.width, rows, lanes);
+}
+
 }  // namespace
 
 void StoreRows::operator()(const Tile& tile) const {
@@ -103,6 +121,15 @@ void Activate::operator()(const Tile& tile) const {
                       .dtype = pre_activation ? pre_activation.dtype : out.dtype});
 }
 
+void Activate::prefetch(const Tile& tile) const {
+  const PreActivationColumns columns(activation, interleaved, intermediate);
+  const int64_t lanes = interleaved ? tile.lanes / 2 : tile.lanes;
+  const int64_t col = interleaved ? tile.col / 2 : tile.col;
+  prefetch_pre_activation(pre_activation, columns, tile.row * columns.width + col * columns.stride, tile.rows,
+                          lanes);
+  prefetch_rows(out, tile.row * intermediate + col, intermediate, tile.rows, lanes);
+}
+
 void ActivateBackward::operator()(const Tile& tile) const {
   const PreActivationColumns columns(activation, interleaved, intermediate);
   const int64_t gate = tile.row * columns.width + tile.col * columns.stride;
@@ -125,6 +152,14 @@ void ActivateBackward::operator()(const Tile& tile) const {
        .dot = dots != nullptr ? dots + tile.row * column_tiles + tile.col / tile_width : nullptr,
        .dot_stride = column_tiles,
        .dtype = d_pre_activation.dtype});
+}
+
+void ActivateBackward::prefetch(const Tile& tile) const {
+  const PreActivationColumns columns(activation, interleaved, intermediate);
+  const int64_t gate = tile.row * columns.width + tile.col * columns.stride;
+  prefetch_pre_activation(pre_activation, columns, gate, tile.rows, tile.lanes);
+  prefetch_pre_activation(d_pre_activation, columns, gate, tile.rows, tile.lanes);
+  prefetch_rows(weighted, tile.row * intermediate + tile.col, intermediate, tile.rows, tile.lanes);
 }
 
 void sum_groups(const SumGroups& sums) {

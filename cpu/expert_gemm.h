@@ -32,6 +32,7 @@ struct Activate {
   const float* row_weights = nullptr;  // [R], on the sums before the bias
 
   void operator()(const Tile& tile) const;
+  void prefetch(const Tile& tile) const;
 };
 
 // The gradient of the pre-activation rows, from sums that are the gradient of the activated rows.
@@ -45,6 +46,7 @@ struct ActivateBackward {
   float* dots;                              // [R, column tiles], or null: ⟨c, activated row⟩ of each tile
 
   void operator()(const Tile& tile) const;
+  void prefetch(const Tile& tile) const;
 };
 
 // d_bias[e] (+)= Σ_r weights[r] · row r, over the rows of group e; weights of 1 where null.

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <utility>
 
 #include "cpu/kernels.h"
 #include "ops/grouped_gemm.h"
@@ -39,13 +38,16 @@ struct StreamedBlocks {
 };
 
 // What becomes of the tiles of each C: `finish` is called once for each, on any thread, but for whole ones
-// that are streamed.
+// that are streamed. Where it has a member `prefetch`, that is called before with the rows of one tile or of
+// several below each other, without sums, to ask memory for what finish() reads and writes.
 struct Epilogue {
   template <class Finish>
-  Epilogue(Finish finish, const StreamedBlocks& streamed = {})
-      : finish(std::move(finish)), streamed(streamed) {}
+  Epilogue(Finish finish, const StreamedBlocks& streamed = {}) : finish(finish), streamed(streamed) {
+    if constexpr (requires(Tile tile) { finish.prefetch(tile); })
+      prefetch = [finish](const Tile& tile) { finish.prefetch(tile); };
+  }
 
-  std::function<void(const Tile&)> finish;
+  std::function<void(const Tile&)> finish, prefetch;
   StreamedBlocks streamed;
 };
 
