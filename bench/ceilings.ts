@@ -1,5 +1,6 @@
 // What the machine reaches at most, measured beside what is timed, and the least time that a layer could take on it.
 
+import { getThreads } from '../src/device.ts';
 import type { FloatDType } from '../src/dtype.ts';
 import { enumIndex, native } from '../src/native.ts';
 import type { DeviceName } from '../src/tensor.ts';
@@ -15,24 +16,30 @@ export interface Ceilings {
 /** Longer finds nothing higher. */
 const LONGEST_SECONDS = { cpu: 0.2, gpu: 0.1 };
 
-/** @param timeMs how long what stands beside them is measured at least: no shorter than either of them */
+/** The highest so far, by what they are of: nothing but what else runs can lower a ceiling. */
+const found = new Map<string, Ceilings>();
+
+/**
+ * Measures the ceilings, once more where they are known: the higher counts, of each.
+ * @param timeMs how long what stands beside them is measured at least: no shorter than either of them
+ */
 export function ceilingsOf(device: DeviceName, dtype: FloatDType, timeMs: number): Ceilings {
   const seconds = Math.min(LONGEST_SECONDS[device === 'cpu' ? 'cpu' : 'gpu'], timeMs / 1000);
-  return device === 'cpu' ? measureCeilings(dtype, seconds) : measureGpuCeilings(device, dtype, seconds);
-}
-
-/** Of the same, measured at two times: only what else runs can lower a ceiling. */
-export function highest(one: Ceilings, other: Ceilings): Ceilings {
-  return {
-    flopsPerSecond: Math.max(one.flopsPerSecond, other.flopsPerSecond),
-    bytesPerSecond: Math.max(one.bytesPerSecond, other.bytesPerSecond),
+  const now = device === 'cpu' ? measureCeilings(dtype, seconds) : measureGpuCeilings(device, dtype, seconds);
+  const key = `${device} ${device === 'cpu' ? getThreads() : ''} ${dtype}`;
+  const before = found.get(key) ?? now;
+  const highest = {
+    flopsPerSecond: Math.max(now.flopsPerSecond, before.flopsPerSecond),
+    bytesPerSecond: Math.max(now.bytesPerSecond, before.bytesPerSecond),
   };
+  found.set(key, highest);
+  return highest;
 }
 
 /** Of the CPU, with every thread: register tiles on panels that stay in the first-level cache, and reads beyond every cache. */
 export function measureCeilings(dtype: FloatDType, seconds: number): Ceilings {
-  const found = native.ceilings(enumIndex('dtype', dtype), seconds);
-  return { flopsPerSecond: found.flops, bytesPerSecond: found.bytes };
+  const { flops, bytes } = native.ceilings(enumIndex('dtype', dtype), seconds);
+  return { flopsPerSecond: flops, bytesPerSecond: bytes };
 }
 
 /** Milliseconds: the larger of FLOPs ÷ peak and bytes ÷ bandwidth. */

@@ -5,7 +5,7 @@ import { setThreads, trimMemory } from '../src/device.ts';
 import { DTYPES } from '../src/dtype.ts';
 import { native } from '../src/native.ts';
 import type { BenchCase } from './campaign.ts';
-import { type Ceilings, ceilingsOf, floorMs, highest } from './ceilings.ts';
+import { type Ceilings, ceilingsOf, floorMs } from './ceilings.ts';
 import { checkWorkload } from './check.ts';
 import { checkStage } from './check-stage.ts';
 import { clockOf } from './clock.ts';
@@ -72,9 +72,10 @@ export async function* runBench(
     setThreads(group[0]!.threads);
     options.onCase?.(group[0]!);
     await letSignalsIn();
-    const early = ceilingsFor(group, asked);
+    // Twice, at two times, for the higher.
+    ceilingsFor(group, asked);
     await checkCases(workload, group);
-    const ceilings = ceilingsFor(group, asked, early);
+    const ceilings = ceilingsFor(group, asked);
     yield* timeCases(workload, group, asked, { ...options, races, ceilings });
   }
 }
@@ -89,18 +90,10 @@ interface GroupCeilings {
   readonly router: Ceilings;
 }
 
-/** @param early those that were measured before, where any were */
-function ceilingsFor(
-  group: readonly BenchCase[],
-  { minTimeMs }: RoundOptions,
-  early?: GroupCeilings,
-): GroupCeilings {
+function ceilingsFor(group: readonly BenchCase[], { minTimeMs }: RoundOptions): GroupCeilings {
   const { device, dtype } = group[0]!;
   const layer = ceilingsOf(device, dtype, minTimeMs);
-  const router = group.some(isRouter) ? ceilingsOf(device, 'float32', minTimeMs) : layer;
-  return early
-    ? { layer: highest(layer, early.layer), router: highest(router, early.router) }
-    : { layer, router };
+  return { layer, router: group.some(isRouter) ? ceilingsOf(device, 'float32', minTimeMs) : layer };
 }
 
 const isRouter = ({ stage }: BenchCase) => stage === 'route';
