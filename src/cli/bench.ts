@@ -14,9 +14,9 @@ import { type BenchCommandOptions, parseCases, parseRounds, parseVs, withPlan } 
 import { printResults } from './bench-output.ts';
 import { BenchProgress } from './bench-progress.ts';
 import { comparison } from './comparison.ts';
+import { onInterruption } from './interruption.ts';
 import { type ExitCode, printComparisons, printJson, writeError, writeNote } from './output.ts';
 
-const INTERRUPTED = 130;
 const FAILURE_CODES = { failed: 'ERR_PEER', wrong: 'ERR_WRONG_RESULT' } as const;
 
 /** @param isGiven whether an option stands on the command line, and so overrides the plan */
@@ -58,14 +58,11 @@ export async function bench(
     progress.hide();
     if (!json) printResults(finished(), options);
   };
-  const stop = () => {
-    show();
-    const message = describeStop(finished().length, cases.length, options.out);
-    writeError({ code: 'ERR_INTERRUPTED', message }, json);
-    process.exit(INTERRUPTED);
-  };
   if (json) for (const result of finished()) printJson(result);
-  process.once('SIGINT', stop);
+  using _ = onInterruption(() => {
+    show();
+    return { finished: finished().length, total: cases.length, out: options.out };
+  }, json);
   try {
     let exitCode: ExitCode = 0;
     const onCase = (next: BenchCase) => progress.show(caseKey(next));
@@ -85,7 +82,6 @@ export async function bench(
     return finished().some(({ baseline }) => baseline?.verdict === 'slower') ? 1 : exitCode;
   } finally {
     progress.hide();
-    process.off('SIGINT', stop);
   }
 }
 
@@ -112,11 +108,4 @@ async function runLayer(
 function reportWrong({ comparisons, message }: WrongResult, { json, csv }: BenchCommandOptions): void {
   if (!json && !csv) printComparisons(comparisons);
   writeError({ code: 'ERR_WRONG_RESULT', message }, json);
-}
-
-function describeStop(finished: number, total: number, out: string | undefined): string {
-  const counted = `stopped with ${finished} of ${total} results finished`;
-  return out === undefined
-    ? `${counted}; with --out FILE they would be kept, and the same command would go on with the rest`
-    : `${counted}, which ${out} holds; the same command goes on with the rest`;
 }

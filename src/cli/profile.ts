@@ -13,6 +13,7 @@ import { checkLayerFits, WrongResult } from '../../bench/run.ts';
 import { traceOf } from '../../bench/trace.ts';
 import { setThreads } from '../device.ts';
 import { type CaseOptions, parseCases } from './bench-options.ts';
+import { onInterruption } from './interruption.ts';
 import { checkPositive } from './option-values.ts';
 import { type ExitCode, printComparisons, printJson, printLine, printTable, writeError } from './output.ts';
 
@@ -40,6 +41,14 @@ export async function profile(options: ProfileCommandOptions): Promise<ExitCode>
     if (result) show(result);
   }
   const profiles: Profile[] = [];
+  const finish = () => {
+    if (trace !== undefined && profiles.length > 0) writeTrace(trace, profiles);
+  };
+  using _ = onInterruption(() => {
+    finish();
+    const left = layers.flat().length - profiles.length;
+    return { finished: cases.length - left, total: cases.length, out };
+  }, json);
   let exitCode: ExitCode = 0;
   for (const layer of layers) {
     try {
@@ -55,7 +64,7 @@ export async function profile(options: ProfileCommandOptions): Promise<ExitCode>
       exitCode = 1;
     }
   }
-  if (trace !== undefined && profiles.length > 0) writeTrace(trace, profiles);
+  finish();
   return exitCode;
 }
 

@@ -71,34 +71,26 @@ test.each([
   expect(readFileSync(path, 'utf8')).toBe(`${line}\n`);
 });
 
-test('Ctrl-C keeps what is finished and says how to go on', async () => {
-  const out = join(folder, 'stopped.jsonl');
-  const args = [
-    '--import',
-    'tsx',
-    MAIN,
-    ...SMALL,
-    '--tokens',
-    '1,2',
-    '--min-time',
-    '0.5',
-    '--max-time',
-    '0.5',
-    '--out',
-    out,
-  ];
-  const child = spawnProcess(process.execPath, args);
+const LONG = ['--min-time', '0.5', '--tokens', '1,2'];
+
+test.each([
+  ['bench', 'Ctrl-C', 'SIGINT', 130, [...SMALL, ...LONG, '--max-time', '0.5']],
+  ['profile', 'Ctrl-C', 'SIGINT', 130, ['profile', ...SMALL.slice(1, 3), '--pass', 'forward', ...LONG]],
+  ['bench', 'SIGTERM', 'SIGTERM', 143, [...SMALL, ...LONG, '--max-time', '0.5']],
+] as const)('%s: %s keeps what is finished and says how to go on', async (name, _, signal, code, command) => {
+  const out = join(folder, `${name}-${signal}.jsonl`);
+  const child = spawnProcess(process.execPath, ['--import', 'tsx', MAIN, ...command, '--out', out]);
   let stderr = '';
   child.stderr.on('data', text => {
     stderr += text;
   });
   while (!existsSync(out) || readFileSync(out, 'utf8') === '') await setTimeout(20);
-  child.kill('SIGINT');
+  child.kill(signal);
   const [exitCode] = await once(child, 'close');
   expect(stderr).toBe(
     `moe-kernels: stopped with 1 of 2 results finished, which ${out} holds; the same command goes on with the rest\n`,
   );
-  expect([exitCode, read(out).length]).toEqual([130, 1]);
+  expect([exitCode, read(out).length]).toEqual([code, 1]);
 });
 
 test('on a terminal says which case runs and how many are finished, but not among JSON', async () => {
