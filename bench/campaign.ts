@@ -28,7 +28,6 @@ export interface BenchCase extends NamedShape {
   readonly tf32?: true;
   /** Whether the pass is launched as a captured graph. */
   readonly graph?: true;
-  /** On a GPU always `warm`. */
   readonly cache: CacheMode;
 }
 
@@ -88,13 +87,8 @@ export function caseKey(one: Omit<BenchCase, 'cache'> & Partial<Pick<BenchCase, 
   const count = threads === 1 ? '1 thread' : `${threads} threads`;
   return [
     ...[...layer, dtype, ...(tf32 ? ['tf32'] : []), partName(one), device, count],
-    ...(isWarm(one) ? ['warm'] : []),
+    ...(one.cache === 'warm' ? ['warm'] : []),
   ].join(' ');
-}
-
-/** Where it could have been cold. */
-export function isWarm({ cache, device }: Partial<Pick<BenchCase, 'cache' | 'device'>>): boolean {
-  return cache === 'warm' && device === 'cpu';
 }
 
 /**
@@ -132,12 +126,11 @@ const LAUNCHES = { off: [{}], on: [{ graph: true }], both: [{}, { graph: true }]
 export function expandSweep(sweep: Sweep): BenchCase[] {
   const { shapes, dtypes, threads, passes, stages, device, tf32, graph, caches } = sweep;
   const parts = stages?.map(stage => ({ pass: passOf(stage), stage })) ?? passes.map(pass => ({ pass }));
-  const modes = device === 'cpu' ? caches : (['warm'] as const);
   const cases = shapes.flatMap(shape =>
     dtypes.flatMap(dtype =>
       threads.flatMap(count =>
         parts.flatMap(part =>
-          modes.flatMap(cache =>
+          caches.flatMap(cache =>
             LAUNCHES[graph].map(launch => ({
               ...{ ...shape, dtype, device, ...part, threads: count, cache },
               ...(tf32 && dtype === 'float32' && device !== 'cpu' && { tf32 }),

@@ -17,8 +17,35 @@ export function measuredCase(
   layers: readonly Workload[],
   { pass, stage, graph, device }: Pick<BenchCase, 'pass' | 'stage' | 'graph' | 'device'>,
 ): MeasuredCase {
-  const plain = stage ? measuredStage(layers, stage) : measuredPass(layers, pass);
-  return graph ? capturedCall(device, plain) : plain;
+  return byTurns(layers, layer => {
+    const plain = stage ? measuredStage(layer, stage) : measuredPass(layer, pass);
+    return graph ? capturedCall(device, plain) : plain;
+  });
+}
+
+/** The call of one layer after the other, and then of the first again. */
+function byTurns(layers: readonly Workload[], callOf: (layer: Workload) => MeasuredCase): MeasuredCase {
+  const calls: MeasuredCase[] = [];
+  const dispose = () => {
+    for (const call of calls) call[Symbol.dispose]();
+  };
+  try {
+    for (const layer of layers) calls.push(callOf(layer));
+  } catch (error) {
+    dispose();
+    throw error;
+  }
+  let at = 0;
+  return {
+    prepare: () => calls[at]!.prepare(),
+    run: () => calls[at]!.run(),
+    time: call => timeOn(layers[0]!.device, call),
+    clear: () => {
+      calls[at]!.clear();
+      at = (at + 1) % calls.length;
+    },
+    [Symbol.dispose]: dispose,
+  };
 }
 
 /** A pass as it is timed, and what it made last. */
@@ -27,18 +54,17 @@ export interface MeasuredPass extends MeasuredCase {
 }
 
 /** `backward` runs after a forward pass that is not timed, and that the layer keeps. */
-export function measuredPass(layers: readonly Workload[], pass: Pass): MeasuredPass {
-  let at = 0;
+export function measuredPass(layer: Workload, pass: Pass): MeasuredPass {
   let forward: WorkloadForward | undefined;
   let gradients: MoeGradients | undefined;
   const runForward = () => {
-    forward = layers[at]!.forward(pass === 'forward' ? 'nothing' : 'activations');
+    forward = layer.forward(pass === 'forward' ? 'nothing' : 'activations');
   };
   const keepForward = () => {
-    forward = layers[at]!.keptForward();
+    forward = layer.keptForward();
   };
   const runBackward = () => {
-    gradients = layers[at]!.backward(forward!.saved!);
+    gradients = layer.backward(forward!.saved!);
   };
   const steps = {
     forward: { untimed: [], timed: [runForward] },
@@ -51,41 +77,29 @@ export function measuredPass(layers: readonly Workload[], pass: Pass): MeasuredP
   return {
     prepare: inOrder(steps.untimed),
     run: inOrder(steps.timed),
-    time: call => timeOn(layers[0]!.device, call),
+    time: call => timeOn(layer.device, call),
     made: () => ({ forward: forward!, gradients }),
     clear: () => {
       if (pass !== 'backward') disposeForward(forward!);
       if (gradients) disposeGradients(gradients);
-      at = (at + 1) % layers.length;
     },
-    // What lasts is the layers'.
+    // What lasts is the layer's.
     [Symbol.dispose]: () => {},
   };
 }
 
-function measuredStage(layers: readonly Workload[], stage: Stage): MeasuredCase {
-  const inputs: StageInputs[] = [];
-  const dispose = () => {
-    for (const each of inputs) each.dispose();
-  };
-  try {
-    for (const layer of layers) inputs.push(new StageInputs(layer));
-  } catch (error) {
-    dispose();
-    throw error;
-  }
-  let at = 0;
+function measuredStage(layer: Workload, stage: Stage): MeasuredCase {
+  const inputs = new StageInputs(layer);
   let made: Tensor[] = [];
   return {
     prepare: () => {},
     run: () => {
-      made = inputs[at]!.run(stage);
+      made = inputs.run(stage);
     },
-    time: call => timeOn(layers[0]!.device, call),
+    time: call => timeOn(layer.device, call),
     clear: () => {
       for (const tensor of made) tensor.dispose();
-      at = (at + 1) % layers.length;
     },
-    [Symbol.dispose]: dispose,
+    [Symbol.dispose]: () => inputs.dispose(),
   };
 }

@@ -79,7 +79,7 @@ export async function* runProfile(options: ProfileOptions): AsyncGenerator<Profi
   trimMemory();
   const load = loadOfExperts(workload);
   for (const pass of passes) {
-    const runs = await record(device, measuredPass([workload], pass), options);
+    const runs = await record(device, measuredPass(workload, pass), options);
     // Once more than before the check: the higher count.
     const ceilings = productCeilings();
     const costs = stageCosts({

@@ -20,7 +20,7 @@ export interface BenchResult extends BenchCase, RoundTiming, RoundOptions, Parti
   readonly floorMs?: number;
   /** Copies of the layer that runs took by turns; one where `cache` is `warm`. */
   readonly copies: number;
-  /** The most bytes of native memory at once in a run: tensors, the layer among them, and workspaces; of the CPU alone. */
+  /** The most bytes of native memory at once in a run: tensors, the layer among them, and workspaces. */
   readonly peakBytes?: number;
   /** Rows that each expert gets. */
   readonly expertLoad: readonly number[];

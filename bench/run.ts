@@ -1,17 +1,18 @@
 // The cases of one layer: a workload made, then with each number of threads checked against the reference and timed by turns.
 
 import type { Comparison } from '../src/compare.ts';
-import { setThreads, trimMemory } from '../src/device.ts';
+import { setThreads, synchronize, trimMemory } from '../src/device.ts';
 import { DTYPES } from '../src/dtype.ts';
 import { native } from '../src/native.ts';
+import { deviceId } from '../src/tensor.ts';
 import type { BenchCase } from './campaign.ts';
 import { type Ceilings, ceilingsOf, floorMs } from './ceilings.ts';
 import { checkWorkload } from './check.ts';
 import { checkStage } from './check-stage.ts';
 import { clockOf } from './clock.ts';
 import { Copies, copiesFor } from './copies.ts';
+import { memoryOf } from './device-memory.ts';
 import { groupBy } from './group-by.ts';
-import { lastLevelCacheBytes } from './last-level-cache.ts';
 import { machineOf } from './machine.ts';
 import { letSignalsIn, timeOnce } from './measure.ts';
 import { type MeasuredCase, measuredCase } from './measured-case.ts';
@@ -135,9 +136,9 @@ async function* timeCases(
   const { device } = workload;
   trimMemory();
   const expertLoad = loadOfExperts(workload);
-  const peaks = new Map(group.map(one => [one, device === 'cpu' ? peakOf(workload, one) : undefined]));
+  const peaks = new Map(group.map(one => [one, peakOf(workload, one)]));
   const knownOf = (one: BenchCase, copies: number) => ({
-    ...{ copies, peakBytes: peaks.get(one), expertLoad },
+    ...{ copies, peakBytes: peaks.get(one)!, expertLoad },
     ceilings: isRouter(one) ? ceilings.router : ceilings.layer,
   });
   const alone: BenchCase[] = [];
@@ -185,16 +186,22 @@ interface Contestant {
 /** Of one run, by itself. */
 function peakOf(workload: Workload, one: BenchCase): number {
   using measured = measuredCase([workload], one);
-  native.restartPeak();
+  const restart = () => {
+    // What was freed before is given back in the device's order.
+    synchronize(one.device);
+    return native.restartPeak(deviceId(one.device));
+  };
+  restart();
   timeOnce(measured);
   workload.dropForward();
-  return native.restartPeak();
+  return restart();
 }
 
-function countCopies({ shape, dtype }: Workload, expertLoad: readonly number[]): number {
+function countCopies({ shape, dtype, device }: Workload, expertLoad: readonly number[]): number {
   const all = weightCount(shape) * DTYPES[dtype].bytes;
   const read = (all / shape.experts) * touched(expertLoad);
-  return copiesFor({ all, read }, lastLevelCacheBytes(), process.availableMemory());
+  const { cacheBytes, availableBytes } = memoryOf(device);
+  return copiesFor({ all, read }, cacheBytes, availableBytes);
 }
 
 function touched(expertLoad: readonly number[]): number {

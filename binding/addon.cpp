@@ -93,7 +93,9 @@ Napi::Value trim_pool(const Napi::CallbackInfo& call) {
 }
 
 Napi::Value restart_peak(const Napi::CallbackInfo& call) {
-  return Napi::Number::New(call.Env(), static_cast<double>(cpu::restart_peak()));
+  const int device = call[0].As<Napi::Number>().Int32Value();
+  const uint64_t peak = device == 0 ? cpu::restart_peak() : cuda::restart_peak(device - 1);
+  return Napi::Number::New(call.Env(), static_cast<double>(peak));
 }
 
 Napi::Value set_threads(const Napi::CallbackInfo& call) {

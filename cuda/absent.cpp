@@ -25,6 +25,10 @@ std::vector<PoolUse> pools() {
   return {};
 }
 
+uint64_t restart_peak(int /*gpu*/) {
+  throw Error(kErrUnsupported, describe());
+}
+
 size_t pinned_bytes() {
   return 0;
 }

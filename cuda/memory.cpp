@@ -40,6 +40,12 @@ cudaMemPool_t pool_of(int device) {
   return pool;
 }
 
+uint64_t read(cudaMemPool_t pool, cudaMemPoolAttr attribute) {
+  uint64_t value = 0;
+  check(cudaMemPoolGetAttribute(pool, attribute, &value), "cudaMemPoolGetAttribute");
+  return value;
+}
+
 }  // namespace
 
 Stream::Stream(int device) : device_(device) {
@@ -115,17 +121,22 @@ std::shared_ptr<Storage> allocate_device(const std::shared_ptr<Stream>& stream, 
 std::vector<PoolUse> pools() {
   std::vector<PoolUse> all;
   for (int gpu : UsedGpus::instance().all()) {
-    const auto read = [pool = pool_of(gpu)](cudaMemPoolAttr attribute) {
-      uint64_t value = 0;
-      check(cudaMemPoolGetAttribute(pool, attribute, &value), "cudaMemPoolGetAttribute");
-      return value;
-    };
+    const cudaMemPool_t pool = pool_of(gpu);
     all.push_back({.gpu = gpu,
-                   .in_use = read(cudaMemPoolAttrUsedMemCurrent),
-                   .reserved = read(cudaMemPoolAttrReservedMemCurrent),
-                   .peak = read(cudaMemPoolAttrUsedMemHigh)});
+                   .in_use = read(pool, cudaMemPoolAttrUsedMemCurrent),
+                   .reserved = read(pool, cudaMemPoolAttrReservedMemCurrent),
+                   .peak = read(pool, cudaMemPoolAttrUsedMemHigh)});
   }
   return all;
+}
+
+uint64_t restart_peak(int gpu) {
+  const cudaMemPool_t pool = pool_of(gpu);
+  const uint64_t peak = read(pool, cudaMemPoolAttrUsedMemHigh);
+  // The only value that it may be set to, and means what is in use.
+  uint64_t restarted = 0;
+  check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrUsedMemHigh, &restarted), "cudaMemPoolSetAttribute");
+  return peak;
 }
 
 void trim_pools() {

@@ -34,6 +34,8 @@ struct PoolUse {
 
 // Of the GPUs that a queue was made for.
 std::vector<PoolUse> pools();
+// The peak of one of them, which is what is in use now from now on.
+uint64_t restart_peak(int gpu);
 // Page-locked host memory that is kept for the next copies.
 size_t pinned_bytes();
 // Gives back what neither tensors nor pending work use.

@@ -116,7 +116,7 @@ export interface PoolInfo {
   readonly bytesInUse: number;
   /** Bytes that the pool has from the driver: those in use, and those kept for the next. */
   readonly bytesReserved: number;
-  /** The most bytes that were ever in use. */
+  /** The most bytes that were ever in use, or since a benchmark has last measured a peak of its own. */
   readonly peakBytes: number;
 }
 

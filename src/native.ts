@@ -108,8 +108,11 @@ export type Native = Record<NativeOp, (args: NativeArgs) => void> & {
   info(): NativeInfo;
   memory(): NativeMemory;
   trimPool(): void;
-  /** The most bytes of host memory that tensors and workspaces of the process held at once, since this was last asked. */
-  restartPeak(): number;
+  /**
+   * The most bytes of a device's memory that tensors and workspaces of the process held at once, since this was last asked. On a GPU,
+   * `memory()` begins anew with its peak too.
+   */
+  restartPeak(device: number): number;
   setThreads(count: number): void;
   getThreads(): number;
   setFloat32Matmul(setting: number): void;

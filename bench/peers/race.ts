@@ -82,7 +82,7 @@ export class Races implements Disposable {
     const tasks = peers.map(peer => ({ peer, task: taskFor(peer, one) }));
     const able = tasks.filter((found): found is { peer: Peer; task: Task } => typeof found.task !== 'string');
     if (able.length === 0) return undefined;
-    const pass = measuredPass([this.#workload], one.pass);
+    const pass = measuredPass(this.#workload, one.pass);
     const folder = await this.#files();
     const expected = await computeResults(this.#workload, pass);
     const contenders: Contender[] = [];

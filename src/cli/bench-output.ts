@@ -1,6 +1,5 @@
 // What `moe-kernels bench` prints once all is measured: a table for each layer in 80 columns for people, or CSV.
 
-import { isWarm } from '../../bench/campaign.ts';
 import { describeSizes, partName } from '../../bench/describe-layer.ts';
 import { groupBy } from '../../bench/group-by.ts';
 import type { PeerResult } from '../../bench/peers/race.ts';
@@ -65,7 +64,7 @@ function caseName(result: ComparedResult): string {
 /** All but the tokens, which rows have. */
 function describeLayer(result: ComparedResult): string {
   const { shape, device, deviceName, instructionSet } = result;
-  const place = `${device}${isWarm(result) ? ' warm' : ''} (${deviceName ?? instructionSet})`;
+  const place = `${device}${result.cache === 'warm' ? ' warm' : ''} (${deviceName ?? instructionSet})`;
   return `${isNamed(shape) ? `${shape}: ` : ''}${describeSizes(result)}, ${place}`;
 }
 

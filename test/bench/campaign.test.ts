@@ -55,13 +55,10 @@ describe('the key of a case', () => {
   });
 });
 
-it('the key of a case whose weights are cached says so, but not on a GPU, where all are', () => {
-  expect(keys({ caches: ['cold', 'warm'] })).toEqual([
-    'mixtral-mini T512 bfloat16 forward cpu 2 threads',
-    'mixtral-mini T512 bfloat16 forward cpu 2 threads warm',
-  ]);
-  expect(keys({ caches: ['cold', 'warm'], device: 'cuda:0' })).toEqual([
-    'mixtral-mini T512 bfloat16 forward cuda:0 2 threads',
+it.each(['cpu', 'cuda:0'] as const)('the key of a case whose weights are cached says so, on %s', device => {
+  expect(keys({ caches: ['cold', 'warm'], device })).toEqual([
+    `mixtral-mini T512 bfloat16 forward ${device} 2 threads`,
+    `mixtral-mini T512 bfloat16 forward ${device} 2 threads warm`,
   ]);
 });
 

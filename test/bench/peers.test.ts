@@ -171,7 +171,7 @@ describe('a race', () => {
     using races = new Races(workload, {
       ...{ peers, rounds: 6, minTimeMs: 6, python: 'python3', onFailure },
     });
-    const pass = measuredPass([workload], one.pass);
+    const pass = measuredPass(workload, one.pass);
     for (const [name, values] of Object.entries(await computeResults(workload, pass)))
       writeFloats(ours.path, name, values);
     const raced = await races.run(one);

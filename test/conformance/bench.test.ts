@@ -10,7 +10,7 @@ import { gpuOf } from '../../bench/gpu.ts';
 import { ceilingSizes, measureGpuCeilings } from '../../bench/gpu-ceilings.ts';
 import { type BenchRequest, type BenchResult, bench } from '../../bench/index.ts';
 import { type MeasuredPass, measuredPass } from '../../bench/measured-case.ts';
-import { PASSES, parseShape } from '../../bench/shapes.ts';
+import { PASSES, parseShape, weightCount } from '../../bench/shapes.ts';
 import { Workload } from '../../bench/workload.ts';
 import { backendInfo, devices, Graph, groupedMatmul, memory, tensor, zeros } from '../../src/index.ts';
 import { native } from '../../src/native.ts';
@@ -29,7 +29,10 @@ describe.each(DEVICES)('on %s', device => {
 
   async function resultsOf(request: BenchRequest): Promise<BenchResult[]> {
     const results: BenchResult[] = [];
-    for await (const result of bench({ shapes: [SMALL], device, minTimeMs: 1, ...request }))
+    for await (const result of bench({
+      ...{ shapes: [SMALL], device, minTimeMs: 1, caches: ['warm'] },
+      ...request,
+    }))
       results.push(result);
     return results;
   }
@@ -64,11 +67,27 @@ describe.each(DEVICES)('on %s', device => {
     expect(backendInfo().cuda).toContain(`compute capability ${result.computeCapability})`);
   });
 
+  it('the peak is of one run: the layer, what the pass makes of it, and nothing of the run before', async () => {
+    const results = await resultsOf({ passes: ['both', 'forward'] });
+    const [both, forward] = (['both', 'forward'] as const).map(
+      asked => results.find(({ pass }) => pass === asked)!.peakBytes!,
+    ) as [number, number];
+    const weights = 4 * weightCount(parseShape('shape', SMALL));
+    expect(forward).toBeGreaterThan(weights);
+    expect(forward).toBeLessThan(2 * weights);
+    // Their gradients.
+    expect(both).toBeGreaterThan(forward + weights);
+    expect(both).toBeLessThan(4 * weights);
+  });
+
   if (!onGpu) return;
 
   it('a result of another GPU counts for nothing, and is no baseline', async () => {
     const out = join(folder, 'results.jsonl');
-    const command = ['bench', '--shape', SMALL, '--device', device, '--min-time', '0.001', '--out', out];
+    const command = [
+      ...['bench', '--shape', SMALL, '--device', device, '--warm'],
+      ...['--min-time', '0.001', '--out', out],
+    ];
     await run(...command);
     const result = jsonLines<BenchResult>(readFileSync(out, 'utf8'))[0]!;
     writeFileSync(out, `${JSON.stringify({ ...result, deviceName: 'NVIDIA Abacus' })}\n`);
@@ -100,8 +119,28 @@ describe.each(DEVICES)('on %s', device => {
     const replay = vi.spyOn(Graph.prototype, 'replay');
     const results = await resultsOf({ passes: ['backward'], graph: 'both' });
     expect(results.map(({ graph }) => graph)).toEqual([undefined, true]);
-    // After two runs to warm up.
-    expect(replay).toHaveBeenCalledTimes(2 + results[1]!.runs);
+    // After one for the peak, and two to warm up.
+    expect(replay).toHaveBeenCalledTimes(1 + 2 + results[1]!.runs);
+    expect(memory().tensors).toBe(before);
+  });
+
+  it('copies of the layer take turns until its weights have left the cache, each with a graph of its own', async () => {
+    const before = memory().tensors;
+    const info = native.info();
+    const l2Bytes = 4 * weightCount(parseShape('shape', SMALL));
+    const gpus = info.gpus.map(gpu => ({ ...gpu, l2Bytes }));
+    vi.spyOn(native, 'info').mockReturnValue({ ...info, gpus });
+    const replay = vi.spyOn(Graph.prototype, 'replay');
+    const results = await resultsOf({ passes: ['backward'], graph: 'both', caches: ['cold'] });
+    // Twice the cache, of the experts that are read.
+    const read = results[0]!.expertLoad.filter(rows => rows > 0).length / 6;
+    const copies = Math.ceil(2 / read);
+    expect(results.map(result => [result.copies, result.cache])).toEqual(Array(2).fill([copies, 'cold']));
+    // After one for the peak.
+    const replayed = replay.mock.contexts.slice(1);
+    const graphs = new Set(replayed);
+    expect(graphs.size).toBe(copies);
+    expect(replayed).toEqual(replayed.map((_, i) => [...graphs][i % copies]));
     expect(memory().tensors).toBe(before);
   });
 
@@ -115,10 +154,10 @@ describe.each(DEVICES)('on %s', device => {
       const y = Float32Array.from(forward.y.dataSync() as Float32Array);
       return { y, gradients: downloadBytes(gradients) };
     };
-    const plain = measuredPass([workload], pass);
+    const plain = measuredPass(workload, pass);
     const expected = bytesOf(plain);
     plain.clear();
-    using captured = capturedCall(device, measuredPass([workload], pass));
+    using captured = capturedCall(device, measuredPass(workload, pass));
     expect(bytesOf(captured)).toEqual(expected);
   });
 });
