@@ -1,6 +1,6 @@
 // Formats (clang-format) and lints (clang-tidy) every C++ source. With --write, formats in place and stops there.
 import { execFileSync, spawn } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 
 /** The static analyzer is most of clang-tidy's time. Kernels run under an emulator that checks what it would look for. */
@@ -31,6 +31,8 @@ async function tidy() {
     ...(await compiledIn('build/simt', 'npm run configure:simt', file => file.includes('/cuda/'))),
     ...(await compiledIn('build/asan', 'npm run configure:asan', file => file.includes('/test/native/'))),
   ];
+  // The longest last would leave the other cores idle.
+  waiting.sort((a, b) => statSync(b.file).size - statSync(a.file).size);
   let clean = true;
   const worker = async () => {
     for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
