@@ -74,13 +74,13 @@ export async function* runProfile(options: ProfileOptions): AsyncGenerator<Profi
     const layer = ceilingsOf(device, dtype, minTimeMs);
     return { layer, float32: dtype === 'float32' ? layer : ceilingsOf(device, 'float32', minTimeMs) };
   };
+  // Here and after the times, for the higher.
   productCeilings();
   await checkResult(workload, backward);
   trimMemory();
   const load = loadOfExperts(workload);
   for (const pass of passes) {
     const runs = await record(device, measuredPass(workload, pass), options);
-    // Once more than before the check: the higher count.
     const ceilings = productCeilings();
     const costs = stageCosts({
       ...{ shape: routedShape(shape), elementBytes, saves: pass !== 'forward' },

@@ -44,10 +44,23 @@ struct PreActivationColumns {
            : interleaved         ? 1
                                  : intermediate) {}
 
+  // Where the gate of a row's column lies.
+  int64_t gate(int64_t row, int64_t column) const { return row * width + column * stride; }
+
   int64_t width;   // of a row
   int64_t stride;  // from one gate to the next
   int64_t up;      // from a gate to its up; ungated rows have ups alone
 };
+
+// Activated columns that a tile of C makes: interleaved, its lanes are pairs of one gate and one up each.
+struct Neurons {
+  int64_t col;
+  int lanes;
+};
+Neurons neurons_of(const Tile& tile, bool interleaved) {
+  const int per_neuron = interleaved ? 2 : 1;
+  return {.col = tile.col / per_neuron, .lanes = tile.lanes / per_neuron};
+}
 
 // Some columns of rows that are `width` wide, if there is such a matrix.
 void prefetch_rows(const Tensor& matrix, int64_t first, int64_t width, int rows, int64_t columns) {
@@ -100,10 +113,8 @@ Epilogue store_block(const ExpertMatrix& out, bool accumulate) {
 
 void Activate::operator()(const Tile& tile) const {
   const PreActivationColumns columns(activation, interleaved, intermediate);
-  // Interleaved lanes of C are pairs of one gate and one up each.
-  const int lanes = interleaved ? tile.lanes / 2 : tile.lanes;
-  const int64_t col = interleaved ? tile.col / 2 : tile.col;
-  const int64_t gate = tile.row * columns.width + col * columns.stride;
+  const auto [col, lanes] = neurons_of(tile, interleaved);
+  const int64_t gate = columns.gate(tile.row, col);
   kernels().activate({.activation = activation,
                       .interleaved = interleaved,
                       .c = tile.c,
@@ -123,16 +134,14 @@ void Activate::operator()(const Tile& tile) const {
 
 void Activate::prefetch(const Tile& tile) const {
   const PreActivationColumns columns(activation, interleaved, intermediate);
-  const int64_t lanes = interleaved ? tile.lanes / 2 : tile.lanes;
-  const int64_t col = interleaved ? tile.col / 2 : tile.col;
-  prefetch_pre_activation(pre_activation, columns, tile.row * columns.width + col * columns.stride, tile.rows,
-                          lanes);
+  const auto [col, lanes] = neurons_of(tile, interleaved);
+  prefetch_pre_activation(pre_activation, columns, columns.gate(tile.row, col), tile.rows, lanes);
   prefetch_rows(out, tile.row * intermediate + col, intermediate, tile.rows, lanes);
 }
 
 void ActivateBackward::operator()(const Tile& tile) const {
   const PreActivationColumns columns(activation, interleaved, intermediate);
-  const int64_t gate = tile.row * columns.width + tile.col * columns.stride;
+  const int64_t gate = columns.gate(tile.row, tile.col);
   const int64_t tile_width = tile_columns();
   const int64_t column_tiles = (intermediate + tile_width - 1) / tile_width;
   kernels().activate_backward(
@@ -156,7 +165,7 @@ void ActivateBackward::operator()(const Tile& tile) const {
 
 void ActivateBackward::prefetch(const Tile& tile) const {
   const PreActivationColumns columns(activation, interleaved, intermediate);
-  const int64_t gate = tile.row * columns.width + tile.col * columns.stride;
+  const int64_t gate = columns.gate(tile.row, tile.col);
   prefetch_pre_activation(pre_activation, columns, gate, tile.rows, tile.lanes);
   prefetch_pre_activation(d_pre_activation, columns, gate, tile.rows, tile.lanes);
   prefetch_rows(weighted, tile.row * intermediate + tile.col, intermediate, tile.rows, tile.lanes);
