@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "cpu/memory.h"
+#include "cpu/processor.h"
 
 namespace moe::cpu {
 namespace {
@@ -18,9 +19,14 @@ constexpr int64_t kFewRowsUnits = 4096;
 static_assert(kFewRowsUnits <= kBlockRowTiles * kBlockUnits);
 // Where rows may be lanes: fewer would leave lanes empty, of more B is packed once for all of them.
 constexpr int64_t kLeastLaneRows = 12, kMostLaneRows = 96;
-// Of a stored row, asked for at a time: two strips of 512 rows, or of 1024 with half as many columns, fit the
-// second-level cache beside A and C.
-constexpr int64_t kStripBytes = 256;
+// Of B as stored, a processor that follows rows (cpu/processor.h) is led to the pages of long rows alone:
+// asked for every line, it gets no more than its fill buffers take at a time. Short rows end before it
+// follows, and more rows of A do not want them any faster.
+constexpr int64_t kLeastFollowedBytes = 8192, kMostFollowedRows = 40;
+// Where stored rows are steps of k: so many at a time, and so much of each is asked for together. Two such
+// strips fit the second-level cache beside A and C; of more rows that lie a power of two apart, lines would
+// drive each other out of the few sets that they share.
+constexpr int64_t kStripSteps = 128, kStripBytes = 1024;
 
 struct AlignedFree {
   void operator()(float* memory) const { std::free(memory); }
@@ -138,9 +144,8 @@ BlockProduct::Run BlockProduct::run_from(const RowBlock& rows, int segment, int6
   Run run = {.segment = segment};
   const Segment& of = segment_of(run);
   run.form = form_of(rows, of, multiplier_of(run));
-  const int64_t most = longest_run(rows, run.form) * multiplier_of(run).steps;
   const int64_t k = k_of(rows, segment);
-  run.steps = {.begin = step, .end = std::min(k, step + most)};
+  run.steps = {.begin = step, .end = std::min(k, step + longest_run(rows, run))};
   run.finishes = run.steps.end == k;
   for (int later = segment + 1; later < segments; ++later)
     run.finishes = run.finishes && k_of(rows, later) == 0;
@@ -155,14 +160,16 @@ BlockProduct::Form BlockProduct::form_of(const RowBlock& rows, const Segment& se
   return rows.rows <= table_.tile_rows ? Form::few_rows : Form::panels;
 }
 
-// In units of k.
-int64_t BlockProduct::longest_run(const RowBlock& rows, Form form) const {
-  if (form == Form::panels) return kBlockUnits;
-  if (form == Form::few_rows) return kFewRowsUnits;
+// In steps of k.
+int64_t BlockProduct::longest_run(const RowBlock& rows, const Run& run) const {
+  if (!segment_of(run).b[0].k_contiguous) return kStripSteps;
+  const int steps = multiplier_of(run).steps;
+  if (run.form == Form::panels) return kBlockUnits * steps;
+  if (run.form == Form::few_rows) return kFewRowsUnits * steps;
   // A is no larger than in the other forms, and no line of B is cut.
   constexpr int64_t kLineUnits = kCacheLine / static_cast<int64_t>(sizeof(float));
-  return kBlockRowTiles * table_.tile_rows * kBlockUnits / kLaneTile.rounded_up(rows.rows) / kLineUnits *
-         kLineUnits;
+  const int64_t units = kBlockRowTiles * table_.tile_rows * kBlockUnits / kLaneTile.rounded_up(rows.rows);
+  return units / kLineUnits * kLineUnits * steps;
 }
 
 void BlockProduct::multiply(const Block& block, const Block& next) {
@@ -243,6 +250,7 @@ void BlockProduct::multiply_as_stored(const Block& block, const Run& run, int64_
     }
     const bool more = i + 1 < kSlivers;
     Ahead ahead = more ? ahead_of_sliver(columns_, i + 1) : ahead_of_sliver(upcoming_, 0);
+    ahead.pages = follows_rows(rows, run);
     FewRowsArgs args = {.rows = sliver.rows,
                         .offset = sliver.offset,
                         .lanes = sliver.lanes,
@@ -267,6 +275,11 @@ void BlockProduct::multiply_as_stored(const Block& block, const Run& run, int64_
     finish(rows.group, row, count, col, c);
     c += count * kSlivers * table_.width;
   });
+}
+
+bool BlockProduct::follows_rows(const RowBlock& rows, const Run& run) const {
+  const int64_t bytes = run.steps.count() * static_cast<int64_t>(bytes_of(segment_of(run).b[0].dtype));
+  return processor().follows_rows && bytes >= kLeastFollowedBytes && rows.rows <= kMostFollowedRows;
 }
 
 void BlockProduct::clear(float* sums, int64_t rows) const {

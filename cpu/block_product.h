@@ -87,13 +87,14 @@ class BlockProduct {
   Run run_after(const RowBlock& rows, const Run& run) const;
   Run run_from(const RowBlock& rows, int segment, int64_t step) const;
   Form form_of(const RowBlock& rows, const Segment& segment, const Multiplier& multiplier) const;
-  int64_t longest_run(const RowBlock& rows, Form form) const;
+  int64_t longest_run(const RowBlock& rows, const Run& run) const;
 
   void multiply_run(const Block& block, const Run& run, const Block& next, const Run& next_run);
   void multiply_panels(const Block& block, const Run& run, int64_t col, float* c);
   void multiply_as_stored(const Block& block, const Run& run, int64_t col, float* c);
   void pack_rows(const RowBlock& rows, const Run& run);
   void pack_columns(const Run& run);
+  bool follows_rows(const RowBlock& rows, const Run& run) const;
   void clear(float* sums, int64_t rows) const;
   StreamedTile streamed_tile(int64_t group, int64_t row, int64_t col) const;
   Tile tile_at(int64_t group, int64_t row, int rows, int64_t col, const float* c) const;

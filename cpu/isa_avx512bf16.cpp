@@ -1,8 +1,10 @@
-// Kernels for AVX-512 with BF16: bfloat16 products two steps of k at a time.
+// Kernels for AVX-512 with BF16: bfloat16 products two steps of k at a time, or, where that is slow, of
+// floats.
 #include <immintrin.h>
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "cpu/kernels.h"
@@ -24,10 +26,15 @@ constexpr int kTileRows = 14;
 struct BFloat16PairUnits {
   static constexpr int kSteps = 2;
 
-  static F load(const bfloat16* row, int64_t steps) {
-    if (steps >= 2 * V::kWidth) return _mm512_loadu_ps(row);
-    const auto first = static_cast<__mmask32>((uint64_t{1} << steps) - 1);
-    return _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(first, row));
+  template <class T>
+  static constexpr int kPerWord = 1;
+
+  static F load_words(const bfloat16* row, int64_t steps) {
+    return steps >= 2 * V::kWidth ? V::load_pairs(row) : V::load_pairs_n(row, static_cast<int>(steps));
+  }
+  template <class T>
+  static F unit_of(F words, int /*unit*/) {
+    return words;
   }
   static F across(const bfloat16* row, const bfloat16* next, int n) {
     const __m512i low = lanes(row, n);
@@ -72,9 +79,15 @@ struct BFloat16PairUnits {
   }
 };
 
-constexpr Kernels make_bfloat16_kernels() {
-  Kernels table = make_kernels("avx512bf16");
+// Rounds to bfloat16 by an instruction, and multiplies floats.
+constexpr Kernels make_float_kernels(const char* name) {
+  Kernels table = make_kernels(name);
   add_row_lanes<FloatUnits, float>(table, PanelKind::floats, DType::float32);
+  return table;
+}
+
+constexpr Kernels make_pair_kernels(const char* name) {
+  Kernels table = make_float_kernels(name);
   add_products<BFloat16PairUnits>(table, PanelKind::bfloat16_pairs);
   add_source<BFloat16PairUnits, bfloat16>(table, PanelKind::bfloat16_pairs, DType::bfloat16);
   add_row_lanes<BFloat16PairUnits, bfloat16>(table, PanelKind::bfloat16_pairs, DType::bfloat16);
@@ -83,6 +96,7 @@ constexpr Kernels make_bfloat16_kernels() {
 
 }  // namespace
 
-const Kernels kAvx512Bf16Kernels = make_bfloat16_kernels();
+const Kernels kAvx512Bf16Kernels = make_pair_kernels("avx512bf16");
+const Kernels kAvx512Bf16FloatKernels = make_float_kernels("avx512bf16-floats");
 
 }  // namespace moe::cpu

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "cpu/processor.h"
 #include "ops/error.h"
 
 namespace moe::cpu {
@@ -33,7 +34,9 @@ KernelList find_available() {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  add(kAvx512Bf16Kernels, avx512 && __builtin_cpu_supports("avx512bf16"));
+  const bool avx512bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+  add(kAvx512Bf16FloatKernels, avx512bf16 && processor().slow_pairs);
+  add(kAvx512Bf16Kernels, avx512bf16);
   add(kAvx512Kernels, avx512);
   add(kAvx2Kernels, avx2);
 #elif defined(__aarch64__)

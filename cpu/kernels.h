@@ -49,8 +49,9 @@ inline constexpr int64_t kCacheLine = 64;
 struct Ahead {
   const void* const* row = nullptr;
   int64_t begin = 0, end = 0;
-  int64_t at = 0;     // in the present row
-  int64_t lines = 0;  // cache lines that are left
+  int64_t at = 0;      // in the present row
+  int64_t lines = 0;   // cache lines that are left
+  bool pages = false;  // ask for the first line of each page alone
 };
 // So many lines of it, at most.
 struct AheadShare {
@@ -233,6 +234,7 @@ extern const Kernels kBaselineKernels;
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
 extern const Kernels kAvx512Bf16Kernels;
+extern const Kernels kAvx512Bf16FloatKernels;
 #elif defined(__aarch64__)
 extern const Kernels kNeonKernels;
 #endif

@@ -3,19 +3,18 @@
 // anonymous namespace after pack.h and prefetch.h.
 
 // Adds `count` units of B to the sums, in ascending order.
-template <class Units, int Rows>
-inline void add_units(const float* a, const F* b, int count, F (&sums)[Rows]) {
-  MOE_UNROLLED
-  for (int unit = 0; unit < count; ++unit) {
+template <class Units, class T, int Rows>
+inline void add_units(const float* a, const F (&words)[V::kWidth], int count, F (&sums)[Rows]) {
+  for_each_unit<Units, T>(words, count, [&](int unit, F b) MOE_INLINE_LAMBDA {
     MOE_UNROLLED
-    for (int i = 0; i < Rows; ++i)
-      sums[i] = Units::multiply_add(V::set(a[unit * Rows + i]), b[unit], sums[i]);
-  }
+    for (int i = 0; i < Rows; ++i) sums[i] = Units::multiply_add(V::set(a[unit * Rows + i]), b, sums[i]);
+  });
 }
 
 template <class Units, class T, int Rows>
 void few_rows_product(const FewRowsArgs& args) {
-  constexpr int kPitch = kSlivers * V::kWidth, kSteps = Units::kSteps, kBlock = V::kWidth * kSteps;
+  constexpr int kPitch = kSlivers * V::kWidth, kUnits = kBlockOfUnits<Units, T>,
+                kSteps = kBlockOfSteps<Units, T>;
   F sums[Rows];
   MOE_UNROLLED
   for (int i = 0; i < Rows; ++i) sums[i] = args.accumulate ? V::load(args.c + i * kPitch) : V::zero();
@@ -27,16 +26,16 @@ void few_rows_product(const FewRowsArgs& args) {
   }
   Prefetcher ahead(args.ahead);
   const float* a = args.a;
-  F block[V::kWidth];
+  F words[V::kWidth];
   int64_t step = 0;
-  for (; step + kBlock <= args.steps; step += kBlock, a += V::kWidth * Rows) {
+  for (; step + kSteps <= args.steps; step += kSteps, a += kUnits * Rows) {
     ahead.next_lines<V::kWidth>();
-    load_transposed<Units>(rows, V::kWidth, step, kBlock, block);
-    add_units<Units, Rows>(a, block, V::kWidth, sums);
+    load_transposed<Units>(rows, V::kWidth, step, kSteps, words);
+    add_units<Units, T, Rows>(a, words, kUnits, sums);
   }
   if (const int64_t left = args.steps - step; left > 0) {
-    load_transposed<Units>(rows, V::kWidth, step, left, block);
-    add_units<Units, Rows>(a, block, static_cast<int>((left + kSteps - 1) / kSteps), sums);
+    load_transposed<Units>(rows, V::kWidth, step, left, words);
+    add_units<Units, T, Rows>(a, words, units_of<Units>(left), sums);
   }
   MOE_UNROLLED
   for (int i = 0; i < Rows; ++i) V::store(args.c + i * kPitch, sums[i]);

@@ -4,37 +4,65 @@
 // Full registers are stored even where fewer lanes are wanted: what spills over is overwritten by the next
 // store, because units are written in ascending and blocks of lanes in the order that makes it so.
 
-// Stored rows are lanes: blocks of kWidth x kWidth units are transposed in registers, of which the `given`
+// Stored rows are lanes: blocks of kWidth x kWidth words are transposed in registers, of which the `given`
 // first rows are there.
 template <class Units, class T>
 inline void load_transposed(const T* const* rows, int given, int64_t step, int64_t steps,
-                            F (&block)[V::kWidth]) {
+                            F (&words)[V::kWidth]) {
   MOE_UNROLLED
-  for (int i = 0; i < V::kWidth; ++i) block[i] = i < given ? Units::load(rows[i] + step, steps) : V::zero();
-  V::transpose(block);
+  for (int i = 0; i < V::kWidth; ++i)
+    words[i] = i < given ? Units::load_words(rows[i] + step, steps) : V::zero();
+  V::transpose(words);
 }
+
+// Calls `visit(unit, register)` for the first `count` units of transposed words. Always inline: words are to
+// stay in registers.
+template <class Units, class T, class Visit>
+[[gnu::always_inline]] inline void for_each_unit(const F (&words)[V::kWidth], int count, Visit visit) {
+  constexpr int kPerWord = Units::template kPerWord<T>;
+  MOE_UNROLLED
+  for (int word = 0; word < V::kWidth; ++word) {
+    MOE_UNROLLED
+    for (int i = 0; i < kPerWord; ++i) {
+      const int unit = word * kPerWord + i;
+      if (unit == count) return;
+      visit(unit, Units::template unit_of<T>(words[word], i));
+    }
+  }
+}
+
+// Of so many steps; the last may be a part of one.
+template <class Units>
+inline int units_of(int64_t steps) {
+  return static_cast<int>((steps + Units::kSteps - 1) / Units::kSteps);
+}
+
+// Units, and steps of k, of a block of words.
+template <class Units, class T>
+inline constexpr int kBlockOfUnits = V::kWidth * Units::template kPerWord<T>;
+template <class Units, class T>
+inline constexpr int kBlockOfSteps = kBlockOfUnits<Units, T> * Units::kSteps;
 
 template <class Units, class T>
 void pack_k_contiguous(const PackArgs& args) {
-  constexpr int kSteps = Units::kSteps, kBlock = V::kWidth * kSteps;
+  constexpr int kUnits = kBlockOfUnits<Units, T>, kSteps = kBlockOfSteps<Units, T>;
   for (int lane = (args.pitch - 1) / V::kWidth * V::kWidth; lane >= 0; lane -= V::kWidth) {
     const int64_t left = args.lanes - lane;
     const int given = static_cast<int>(left > 0 ? min_of(V::kWidth, left) : 0);
     const T* rows[V::kWidth];
     for (int i = 0; i < given; ++i) rows[i] = static_cast<const T*>(args.rows[lane + i]) + args.offset;
     float* out = args.panel + lane;
-    F block[V::kWidth];
+    const auto store = [&](int unit, F lanes) MOE_INLINE_LAMBDA { V::store(out + unit * args.pitch, lanes); };
+    F words[V::kWidth];
     int64_t step = 0;
     // Constants where the block is whole, so that it stays in registers.
-    for (; step + kBlock <= args.steps; step += kBlock, out += V::kWidth * args.pitch) {
-      load_transposed<Units>(rows, given, step, kBlock, block);
-      MOE_UNROLLED
-      for (int i = 0; i < V::kWidth; ++i) V::store(out + i * args.pitch, block[i]);
+    for (; step + kSteps <= args.steps; step += kSteps, out += kUnits * args.pitch) {
+      load_transposed<Units>(rows, given, step, kSteps, words);
+      for_each_unit<Units, T>(words, kUnits, store);
     }
     if (step == args.steps) continue;
-    load_transposed<Units>(rows, given, step, args.steps - step, block);
-    const int64_t units = (args.steps - step + kSteps - 1) / kSteps;
-    for (int64_t i = 0; i < units; ++i) V::store(out + i * args.pitch, block[i]);
+    load_transposed<Units>(rows, given, step, args.steps - step, words);
+    for_each_unit<Units, T>(words, units_of<Units>(args.steps - step), store);
   }
 }
 
@@ -56,16 +84,15 @@ inline void pack_lanes(const PackArgs& args, Load load) {
 // Both slivers of a tile in one go: of 16-bit rows they share their cache lines.
 template <class Units, class T>
 inline void pack_tile(const PackArgs& args) {
-  const int64_t units = (args.steps + Units::kSteps - 1) / Units::kSteps;
-  float *out = args.panel, *second = args.panel + units * V::kWidth;
+  float *out = args.panel, *second = args.panel + units_of<Units>(args.steps) * V::kWidth;
   for (int64_t step = 0; step < args.steps; step += Units::kSteps, out += V::kWidth, second += V::kWidth) {
     const bool has_next = Units::kSteps > 1 && step + 1 < args.steps;
     const T* row = static_cast<const T*>(args.rows[step]) + args.offset;
     const T* next = has_next ? static_cast<const T*>(args.rows[step + 1]) + args.offset : nullptr;
-    F units_of[kSlivers];
-    Units::across_tile(row, next, units_of);
-    V::store(out, units_of[0]);
-    V::store(second, units_of[1]);
+    F units[kSlivers];
+    Units::across_tile(row, next, units);
+    V::store(out, units[0]);
+    V::store(second, units[1]);
   }
 }
 

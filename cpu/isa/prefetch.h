@@ -21,7 +21,7 @@ class Prefetcher {
   void next() {
     if (left_ == 0) return;
     --left_;
-    fetch(ahead_.at);
+    fetch<1>();
     if ((ahead_.at += kCacheLine) < ahead_.end) return;
     ahead_.at = ahead_.begin;
     ++ahead_.row;
@@ -31,8 +31,7 @@ class Prefetcher {
   void next_lines() {
     const int64_t after = ahead_.at + Count * kCacheLine;
     if (left_ >= Count && after < ahead_.end) {
-#pragma GCC unroll 16
-      for (int i = 0; i < Count; ++i) fetch(ahead_.at + i * kCacheLine);
+      fetch<Count>();
       left_ -= Count;
       ahead_.at = after;
     } else {
@@ -42,7 +41,19 @@ class Prefetcher {
 
  private:
   // Into the second-level cache: the first level is full of panels.
-  void fetch(int64_t at) const { __builtin_prefetch(static_cast<const char*>(*ahead_.row) + at, 0, 2); }
+  template <int Count>
+  void fetch() const {
+    constexpr int64_t kPage = 4096;
+    static_assert(Count * kCacheLine <= kPage);
+    const char* const line = static_cast<const char*>(*ahead_.row) + ahead_.at;
+    if (ahead_.pages) {
+      const char* const page = line + (-reinterpret_cast<intptr_t>(line) & (kPage - 1));
+      if (page < line + Count * kCacheLine) __builtin_prefetch(page, 0, 2);
+      return;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < Count; ++i) __builtin_prefetch(line + i * kCacheLine, 0, 2);
+  }
 
   Ahead* const of_;
   Ahead ahead_;

@@ -4,11 +4,24 @@
 struct FloatUnits {
   static constexpr int kSteps = 1;
 
-  // One unit of each of up to kWidth consecutive steps of k, from a row where they lie side by side; zeros
-  // after them.
+  // Rows of consecutive steps are transposed in words of 32 bits, of so many units: two bfloat16 are widened
+  // by one instruction each when they are needed, and only half as many registers are transposed.
   template <class T>
-  static F load(const T* row, int64_t steps) {
-    return steps >= V::kWidth ? V::load(row) : V::load_n(row, static_cast<int>(steps));
+  static constexpr int kPerWord = std::is_same_v<T, bfloat16> ? 2 : 1;
+
+  // Up to kWidth words of a row where steps of k lie side by side; zeros after the last step.
+  template <class T>
+  static F load_words(const T* row, int64_t steps) {
+    if constexpr (kPerWord<T> == 2) {
+      return steps >= 2 * V::kWidth ? V::load_pairs(row) : V::load_pairs_n(row, static_cast<int>(steps));
+    } else {
+      return steps >= V::kWidth ? V::load(row) : V::load_n(row, static_cast<int>(steps));
+    }
+  }
+  template <class T>
+  static F unit_of(F words, int unit) {
+    if constexpr (kPerWord<T> == 2) return unit == 0 ? V::first_of_pairs(words) : V::second_of_pairs(words);
+    return words;
   }
   // One unit of each of n lanes, from the rows of its steps of k (here one).
   template <class T>
@@ -43,3 +56,6 @@ struct FloatUnits {
 #else
 #define MOE_UNROLLED _Pragma("GCC unroll 16")
 #endif
+
+// What such a loop calls with its registers must be a part of it.
+#define MOE_INLINE_LAMBDA __attribute__((always_inline))

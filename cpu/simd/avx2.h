@@ -22,6 +22,19 @@ struct V {
     std::memcpy(whole, p, static_cast<size_t>(n) * sizeof(T));
     return load(whole);
   }
+  // Two bfloat16 a lane, as they lie in memory; or the first n of them, zeros after those.
+  static F load_pairs(const bfloat16* p) { return _mm256_loadu_ps(reinterpret_cast<const float*>(p)); }
+  static F load_pairs_n(const bfloat16* p, int n) {
+    bfloat16 whole[2 * kWidth] = {};
+    std::memcpy(whole, p, static_cast<size_t>(n) * sizeof(bfloat16));
+    return load_pairs(whole);
+  }
+  // One of each pair.
+  static F first_of_pairs(F x) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), 16)); }
+  static F second_of_pairs(F x) {
+    return _mm256_castsi256_ps(
+        _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(static_cast<int>(0xffff0000))));
+  }
   static void store_n(float* p, F x, int n) { _mm256_maskstore_ps(p, first(n), x); }
   static void store_n(bfloat16* p, F x, int n) { store_half(p, to_bf16(x), n); }
   static void store_n(float16* p, F x, int n) { store_half(p, to_f16(x), n); }

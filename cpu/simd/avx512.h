@@ -23,6 +23,17 @@ struct V {
   static F load(const float16* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
+  // Two bfloat16 a lane, as they lie in memory; or the first n of them, zeros after those.
+  static F load_pairs(const bfloat16* p) { return _mm512_loadu_ps(p); }
+  static F load_pairs_n(const bfloat16* p, int n) {
+    return _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(static_cast<__mmask32>((uint64_t{1} << n) - 1), p));
+  }
+  // One of each pair.
+  static F first_of_pairs(F x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(x), 16)); }
+  static F second_of_pairs(F x) {
+    return _mm512_castsi512_ps(
+        _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(static_cast<int>(0xffff0000))));
+  }
   static void store_n(float* p, F x, int n) { _mm512_mask_storeu_ps(p, first(n), x); }
   static void store_n(bfloat16* p, F x, int n) { _mm256_mask_storeu_epi16(p, first(n), to_bf16(x)); }
   static void store_n(float16* p, F x, int n) { _mm256_mask_storeu_epi16(p, first(n), to_f16(x)); }

@@ -4,6 +4,7 @@
 struct V {
   typedef float F __attribute__((vector_size(16)));
   typedef int32_t I __attribute__((vector_size(16)));
+  typedef uint32_t U __attribute__((vector_size(16)));
   static constexpr int kWidth = 4;
 
   static F zero() { return F{}; }
@@ -26,6 +27,16 @@ struct V {
     for (int i = 0; i < n; ++i) x[i] = widen(p[i]);
     return x;
   }
+  // Two bfloat16 a lane, as they lie in memory; or the first n of them, zeros after those.
+  static F load_pairs(const bfloat16* p) { return load_pairs_n(p, 2 * kWidth); }
+  static F load_pairs_n(const bfloat16* p, int n) {
+    F x = zero();
+    std::memcpy(&x, p, static_cast<size_t>(n) * sizeof(bfloat16));
+    return x;
+  }
+  // One of each pair; a lane's lower bits come first in memory.
+  static F first_of_pairs(F x) { return (F)((U)x << 16); }
+  static F second_of_pairs(F x) { return (F)((U)x & 0xffff0000); }
   template <class T>
   static void store_n(T* p, F x, int n) {
     for (int i = 0; i < n; ++i) narrow(x[i], p[i]);

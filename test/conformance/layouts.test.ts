@@ -22,6 +22,9 @@ const edgesOf = (device: DeviceName): readonly number[] =>
   device === 'cpu'
     ? [1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 63, 64, 65, 129]
     : [1, 7, 8, 9, 16, 17, 33, 64, 65, 129];
+/** A GPU's activations know nothing of layouts but whether columns alternate: the plain one, and the last, which has most numbers. */
+const formsOn = <T>(device: DeviceName, forms: readonly T[]): readonly T[] =>
+  device === 'cpu' ? forms : [...forms.slice(0, 1), ...forms.slice(-1)];
 /** 1, 6 and 10 rows. */
 const FEW_ROWS: LayerCase = { ...SMALL, topK: 1, experts: 3, given: t => (t < 1 ? 0 : t < 7 ? 1 : 2) };
 /** 0, 4 and 13. */
@@ -108,7 +111,7 @@ describe.each(TARGETS)('layouts on $device in $dtype', ({ dtype, device }) => {
     /** For the widths of a list in turn. */
     const rowsOf = (index: number) => (index % 2 ? FEW_ROWS : EMPTY_GROUP);
 
-    test.each(forms)('$title', ({ form }) => {
+    test.each(formsOn(device, forms))('$title', ({ form }) => {
       for (const layout of layouts) {
         expectRuns(layerTitle(layout), layerInputs({ ...OPTIONS, ...form, ...layout }, dtype), device);
       }
