@@ -27,6 +27,7 @@ constexpr int64_t kLeastFollowedBytes = 8192, kMostFollowedRows = 40;
 // strips fit the second-level cache beside A and C; of more rows that lie a power of two apart, lines would
 // drive each other out of the few sets that they share.
 constexpr int64_t kStripSteps = 128, kStripBytes = 1024;
+static_assert(kStripSteps <= kBlockUnits);
 
 struct AlignedFree {
   void operator()(float* memory) const { std::free(memory); }
@@ -114,7 +115,7 @@ struct BlockProduct::Scratch {
   AlignedFloats a, b, c;
   const void* a_rows[2 * kBlockUnits];
   // Stored rows of B that take part in a run, for the present columns and the next by turns.
-  const void* b_rows[2][kSlivers * 2 * kBlockUnits];
+  const void* b_rows[2][kSlivers * kStripSteps];
 };
 
 BlockProduct::BlockProduct(const ProductPlan& plan)
