@@ -17,12 +17,14 @@ namespace {
 constexpr int kTileRows = 14;
 
 #include "cpu/isa/table.h"
-// Builds on the table's.
+// These build on the table's.
+#include "cpu/isa/half_lines.h"
 #include "cpu/isa/row_lanes.h"
 
 constexpr Kernels make_avx512_kernels() {
   Kernels table = make_kernels("avx512");
   add_row_lanes<FloatUnits, float>(table, PanelKind::floats, DType::float32);
+  transpose_by_half_lines(table);
   return table;
 }
 

@@ -18,7 +18,8 @@ namespace {
 constexpr int kTileRows = 14;
 
 #include "cpu/isa/table.h"
-// Builds on the table's.
+// These build on the table's.
+#include "cpu/isa/half_lines.h"
 #include "cpu/isa/row_lanes.h"
 
 // Two bfloat16 of consecutive k a unit. The instruction adds the two products to the sum one after the other,
@@ -80,14 +81,20 @@ struct BFloat16PairUnits {
 };
 
 // Rounds to bfloat16 by an instruction, and multiplies floats.
-constexpr Kernels make_float_kernels(const char* name) {
+constexpr Kernels make_rounding_kernels(const char* name) {
   Kernels table = make_kernels(name);
   add_row_lanes<FloatUnits, float>(table, PanelKind::floats, DType::float32);
   return table;
 }
 
+constexpr Kernels make_float_kernels(const char* name) {
+  Kernels table = make_rounding_kernels(name);
+  transpose_by_half_lines(table);
+  return table;
+}
+
 constexpr Kernels make_pair_kernels(const char* name) {
-  Kernels table = make_float_kernels(name);
+  Kernels table = make_rounding_kernels(name);
   add_products<BFloat16PairUnits>(table, PanelKind::bfloat16_pairs);
   add_source<BFloat16PairUnits, bfloat16>(table, PanelKind::bfloat16_pairs, DType::bfloat16);
   add_row_lanes<BFloat16PairUnits, bfloat16>(table, PanelKind::bfloat16_pairs, DType::bfloat16);

@@ -11,19 +11,42 @@ inline void add_units(const float* a, const F (&words)[V::kWidth], int count, F 
   });
 }
 
+// Lanes that no column has repeat the last one's: nobody reads their sums.
+template <class T>
+inline void list_lanes(const FewRowsArgs& args, const T* (&rows)[V::kWidth]) {
+  for (int i = 0; i < V::kWidth; ++i)
+    rows[i] = static_cast<const T*>(args.rows[min_of(i, args.lanes - 1)]) + args.offset;
+}
+
+inline constexpr int kSumsPitch = kSlivers * V::kWidth;
+template <int Rows>
+inline void load_sums(const FewRowsArgs& args, F (&sums)[Rows]) {
+  MOE_UNROLLED
+  for (int i = 0; i < Rows; ++i) sums[i] = args.accumulate ? V::load(args.c + i * kSumsPitch) : V::zero();
+}
+template <int Rows>
+inline void store_sums(const FewRowsArgs& args, const F (&sums)[Rows]) {
+  MOE_UNROLLED
+  for (int i = 0; i < Rows; ++i) V::store(args.c + i * kSumsPitch, sums[i]);
+}
+
+// Adds the steps of k that are left after the last whole block.
+template <class Units, class T, int Rows>
+inline void add_rest(const float* a, const T* const (&rows)[V::kWidth], int64_t step, int64_t steps,
+                     F (&sums)[Rows]) {
+  if (step == steps) return;
+  F words[V::kWidth];
+  load_transposed<Units>(rows, V::kWidth, step, steps - step, words);
+  add_units<Units, T, Rows>(a, words, units_of<Units>(steps - step), sums);
+}
+
 template <class Units, class T, int Rows>
 void few_rows_product(const FewRowsArgs& args) {
-  constexpr int kPitch = kSlivers * V::kWidth, kUnits = kBlockOfUnits<Units, T>,
-                kSteps = kBlockOfSteps<Units, T>;
+  constexpr int kUnits = kBlockOfUnits<Units, T>, kSteps = kBlockOfSteps<Units, T>;
   F sums[Rows];
-  MOE_UNROLLED
-  for (int i = 0; i < Rows; ++i) sums[i] = args.accumulate ? V::load(args.c + i * kPitch) : V::zero();
-  // Lanes that no column has repeat the last one's: nobody reads their sums.
+  load_sums(args, sums);
   const T* rows[V::kWidth];
-  for (int i = 0; i < V::kWidth; ++i) {
-    const int lane = i < args.lanes ? i : args.lanes - 1;
-    rows[i] = static_cast<const T*>(args.rows[lane]) + args.offset;
-  }
+  list_lanes(args, rows);
   Prefetcher ahead(args.ahead);
   const float* a = args.a;
   F words[V::kWidth];
@@ -33,12 +56,8 @@ void few_rows_product(const FewRowsArgs& args) {
     load_transposed<Units>(rows, V::kWidth, step, kSteps, words);
     add_units<Units, T, Rows>(a, words, kUnits, sums);
   }
-  if (const int64_t left = args.steps - step; left > 0) {
-    load_transposed<Units>(rows, V::kWidth, step, left, words);
-    add_units<Units, T, Rows>(a, words, units_of<Units>(left), sums);
-  }
-  MOE_UNROLLED
-  for (int i = 0; i < Rows; ++i) V::store(args.c + i * kPitch, sums[i]);
+  add_rest<Units, T>(a, rows, step, args.steps, sums);
+  store_sums(args, sums);
 }
 
 template <class Units, class T, int... Minus1>

@@ -124,7 +124,51 @@ struct V {
     for (int i = 0; i < 16; ++i) r[i] = t[i];
   }
 
+  // Sixteen rows by eight words of 32 bits, transposed in eight steps, so that other arithmetic can go
+  // between them: shuffles have one of Intel's ports for themselves, and leave the other idle.
+  struct Transposition {
+    static constexpr int kWords = 8;
+    F words[kWords];  // after the last step
+
+    // `load(i, j)` gives the words of row i, and behind them those of row j.
+    template <class Load>
+    [[gnu::always_inline]] void step(int step, Load load) {
+      const int half = step / 3 * 4;
+      if (step >= 6) {
+        for (int i = 2 * (step - 6); i < 2 * (step - 5); ++i) {
+          words[i] = _mm512_shuffle_f32x4(quads_[i], quads_[i + 4], 0x88);
+          words[i + 4] = _mm512_shuffle_f32x4(quads_[i], quads_[i + 4], 0xdd);
+        }
+      } else if (step % 3 < 2) {
+        const int pair = step % 3 * 2, row = 2 * half + pair;
+        const F even = load(row, row + 4), odd = load(row + 1, row + 5);
+        pairs_[pair] = _mm512_unpacklo_ps(even, odd);
+        pairs_[pair + 1] = _mm512_unpackhi_ps(even, odd);
+      } else {
+        quads_[half] = _mm512_shuffle_ps(pairs_[0], pairs_[2], 0x44);
+        quads_[half + 1] = _mm512_shuffle_ps(pairs_[0], pairs_[2], 0xee);
+        quads_[half + 2] = _mm512_shuffle_ps(pairs_[1], pairs_[3], 0x44);
+        quads_[half + 3] = _mm512_shuffle_ps(pairs_[1], pairs_[3], 0xee);
+      }
+    }
+
+   private:
+    F pairs_[4], quads_[kWords];  // a word of two rows, and of four, side by side
+  };
+  // Of two rows, one behind the other: eight words of 32 bits, or as many float16, widened.
+  static F load_half_lines(const float* a, const float* b) { return joined_halves(a, b); }
+  static F load_half_lines(const bfloat16* a, const bfloat16* b) { return joined_halves(a, b); }
+  static F load_half_lines(const float16* a, const float16* b) {
+    const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(a));
+    const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b));
+    return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1));
+  }
+
  private:
+  static F joined_halves(const void* a, const void* b) {
+    return _mm512_castsi512_ps(joined(_mm256_loadu_si256(static_cast<const __m256i*>(a)),
+                                      _mm256_loadu_si256(static_cast<const __m256i*>(b))));
+  }
   static F from_bf16(__m256i bits) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
   }
