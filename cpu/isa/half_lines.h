@@ -38,6 +38,21 @@ template <class Units, class T, class Visit>
     visit(i * kPerWord + unit, Units::template unit_of<T>(words[i], unit));
 }
 
+// While memory is busy it drops what it is asked for. So a line is asked for twice: a tile ahead, in the
+// order of addresses, and again so many bytes before its turn, when an answer that came costs little.
+inline constexpr int64_t kBytesAskedAgain = 256;
+
+// Of the rows' half lines at a step of k; every other time the lines of half of the rows.
+template <class Units, class T>
+[[gnu::always_inline]] inline void ask_again(const T* const (&rows)[V::kWidth], int64_t step, int64_t steps) {
+  constexpr int kRows = V::kWidth / 2;
+  const int64_t at = step + kBytesAskedAgain / static_cast<int64_t>(sizeof(T));
+  if (at >= steps) return;
+  const int64_t first = step / kStepsOfHalfLine<Units, T> % 2 * kRows;
+  MOE_UNROLLED
+  for (int i = 0; i < kRows; ++i) __builtin_prefetch(rows[first + i] + at);
+}
+
 // As few_rows_product(), but half lines are multiplied while the next ones are transposed. Out of order alone
 // little of that overlaps: the multiply-adds of a block fill the scheduler.
 template <class Units, class T, int Rows>
@@ -64,6 +79,7 @@ void half_line_product(const FewRowsArgs& args) {
     transpose_half_lines(rows, 0, words, [](int) {});
     for (int64_t step = kSteps; step < whole; step += kSteps, a += kUnits * Rows) {
       ahead.next_lines<kLines>();
+      ask_again<Units>(rows, step, args.steps);
       transpose_half_lines(rows, step, words, multiply);
     }
     MOE_UNROLLED
