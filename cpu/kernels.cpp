@@ -15,7 +15,7 @@ namespace moe::cpu {
 
 namespace {
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(MOE_BASELINE_ALONE)
 // Half-precision conversion, which not every compiler's __builtin_cpu_supports knows. The operating system
 // saves its registers if it saves those of AVX2.
 bool has_f16c() {
@@ -29,7 +29,9 @@ KernelList find_available() {
   const auto add = [&](const Kernels& table, bool runs) {
     if (runs) list.tables[list.count++] = &table;
   };
-#if defined(__x86_64__)
+#if defined(MOE_BASELINE_ALONE)
+  // No others were built.
+#elif defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
