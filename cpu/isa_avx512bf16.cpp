@@ -80,13 +80,14 @@ struct BFloat16PairUnits {
   }
 };
 
-// Rounds to bfloat16 by an instruction, and multiplies floats.
+// Rounds to bfloat16 by an instruction, and multiplies floats. What both tables have.
 constexpr Kernels make_rounding_kernels(const char* name) {
   Kernels table = make_kernels(name);
   add_row_lanes<FloatUnits, float>(table, PanelKind::floats, DType::float32);
   return table;
 }
 
+// For processors that are slow at pairs: Intel's, whose ports half lines are made for.
 constexpr Kernels make_float_kernels(const char* name) {
   Kernels table = make_rounding_kernels(name);
   transpose_by_half_lines(table);

@@ -30,11 +30,11 @@ Ahead ahead_of_sliver(const StoredColumns& columns, int sliver) {
 }
 
 void list_rows(const Operand& operand, int64_t group, int64_t first, int64_t count, const void** rows) {
+  if (count == 0) return;  // There may be no matrix.
   if (operand.row_index != nullptr) {
     for (int64_t i = 0; i < count; ++i) rows[i] = row_of(operand, group, first + i);
     return;
   }
-  if (count == 0) return;  // of a matrix that may be absent
   const char* const row = static_cast<const char*>(row_of(operand, group, first));
   const int64_t stride = operand.row_stride * static_cast<int64_t>(bytes_of(operand.dtype));
   for (int64_t i = 0; i < count; ++i) rows[i] = row + i * stride;
