@@ -65,6 +65,7 @@ struct TileHeight {
   int most;
   int step = 1;
 
+  int64_t tiles_of(int64_t rows) const { return (rows + most - 1) / most; }
   int rounded_up(int64_t rows) const { return static_cast<int>((rows + step - 1) / step * step); }
 };
 constexpr TileHeight kLaneTile = {.most = kMaxRowEights * kRowLanes, .step = kRowLanes};
@@ -72,7 +73,7 @@ constexpr TileHeight kLaneTile = {.most = kMaxRowEights * kRowLanes, .step = kRo
 // Tiles of nearly equal height: a small last one would waste its loads of B.
 template <class Visit>
 void for_each_tile(const RowBlock& block, TileHeight height, Visit visit) {
-  const int64_t tiles = (block.rows + height.most - 1) / height.most;
+  const int64_t tiles = height.tiles_of(block.rows);
   const int64_t steps = (block.rows + height.step - 1) / height.step;
   const int64_t least = steps / tiles, with_one_more = steps % tiles;
   for (int64_t i = 0, begin = 0; i < tiles; ++i) {
@@ -200,8 +201,8 @@ void BlockProduct::multiply_run(const Block& block, const Run& run, const Block&
     } else {
       look_ahead(next, next_run, next.col_begin);
     }
-    const int64_t tiles =
-        row_tiles(*block.rows) * ((end - begin + plan_.tile_columns - 1) / plan_.tile_columns);
+    const int64_t tiles = TileHeight{.most = table_.tile_rows}.tiles_of(block.rows->rows) *
+                          ((end - begin + plan_.tile_columns - 1) / plan_.tile_columns);
     lines_per_tile_ = (ahead_.lines + tiles - 1) / tiles;
     for (int64_t col = begin; col < end; col += plan_.tile_columns) {
       if (col > begin) finder_.place(columns_, col, plan_.tile_columns);
@@ -264,6 +265,8 @@ void BlockProduct::multiply_as_stored(const Block& block, const Run& run, int64_
       multiplier_of(run).few_rows_products[rows.rows - 1](args);
       continue;
     }
+    const int64_t tiles = kLaneTile.tiles_of(rows.rows);
+    args.ahead.lines = (ahead.lines + tiles - 1) / tiles;
     for_each_tile(rows, kLaneTile, [&](int64_t /*row*/, int count) {
       const int lanes = kLaneTile.rounded_up(count);
       multiplier_of(run).row_lanes_products[lanes / kRowLanes - 1]({.stored = args, .rows = count});
@@ -371,10 +374,6 @@ void BlockProduct::finish_empty(const Block& block) {
       plan_.multipliers[0].products[rows - 1]({.c = c, .accumulate = true, .streamed = streamed});
     });
   }
-}
-
-int64_t BlockProduct::row_tiles(const RowBlock& rows) const {
-  return (rows.rows + table_.tile_rows - 1) / table_.tile_rows;
 }
 
 // Columns that are asked for together: of stored rows that are steps of k, more bytes of each than a tile's,

@@ -103,7 +103,6 @@ class BlockProduct {
   void finish_empty(const Block& block);
 
   int64_t strip_columns(const Run& run) const;
-  int64_t row_tiles(const RowBlock& rows) const;
   void look_ahead(const Block& block, const Run& run, int64_t col);
 
   const ProductPlan& plan_;

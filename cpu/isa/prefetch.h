@@ -1,5 +1,9 @@
-// Asks memory for what is read next, a cache line at a time, while something else is computed. Included
-// inside an anonymous namespace.
+// Asks memory for what is read next, cache lines at a time, while something else is computed: into the
+// second-level cache, for the first level is full of panels. Included inside an anonymous namespace.
+
+inline void prefetch_line(const char* line) {
+  __builtin_prefetch(line, 0, 2);
+}
 
 class Prefetcher {
  public:
@@ -18,15 +22,6 @@ class Prefetcher {
   Prefetcher(const Prefetcher&) = delete;
   Prefetcher& operator=(const Prefetcher&) = delete;
 
-  void next() {
-    if (left_ == 0) return;
-    --left_;
-    fetch<1>();
-    if ((ahead_.at += kCacheLine) < ahead_.end) return;
-    ahead_.at = ahead_.begin;
-    ++ahead_.row;
-  }
-
   template <int Count>
   void next_lines() {
     const int64_t after = ahead_.at + Count * kCacheLine;
@@ -40,7 +35,15 @@ class Prefetcher {
   }
 
  private:
-  // Into the second-level cache: the first level is full of panels.
+  void next() {
+    if (left_ == 0) return;
+    --left_;
+    fetch<1>();
+    if ((ahead_.at += kCacheLine) < ahead_.end) return;
+    ahead_.at = ahead_.begin;
+    ++ahead_.row;
+  }
+
   template <int Count>
   void fetch() const {
     constexpr int64_t kPage = 4096;
@@ -48,14 +51,55 @@ class Prefetcher {
     const char* const line = static_cast<const char*>(*ahead_.row) + ahead_.at;
     if (ahead_.pages) {
       const char* const page = line + (-reinterpret_cast<intptr_t>(line) & (kPage - 1));
-      if (page < line + Count * kCacheLine) __builtin_prefetch(page, 0, 2);
+      if (page < line + Count * kCacheLine) prefetch_line(page);
       return;
     }
 #pragma GCC unroll 16
-    for (int i = 0; i < Count; ++i) __builtin_prefetch(line + i * kCacheLine, 0, 2);
+    for (int i = 0; i < Count; ++i) prefetch_line(line + i * kCacheLine);
   }
 
   Ahead* const of_;
   Ahead ahead_;
   int64_t left_ = 0;
+};
+
+// Asks for its share evenly over so many turns, at most a line in each: asked faster than memory answers, a
+// core waits for it. Never for pages alone.
+class PacedPrefetcher {
+ public:
+  PacedPrefetcher(const AheadShare& share, int64_t turns)
+      : of_(share.of), turns_(turns), until_next_(turns - 1) {
+    if (of_ == nullptr) return;
+    lines_ = min_of(min_of(share.lines, of_->lines), turns);
+    row_ = of_->row;
+    begin_ = of_->begin;
+    end_ = of_->end;
+    at_ = of_->at;
+  }
+  // After the last turn.
+  ~PacedPrefetcher() {
+    if (of_ == nullptr) return;
+    of_->row = row_;
+    of_->at = at_;
+    of_->lines -= lines_;
+  }
+  PacedPrefetcher(const PacedPrefetcher&) = delete;
+  PacedPrefetcher& operator=(const PacedPrefetcher&) = delete;
+
+  void turn() {
+    if ((until_next_ -= lines_) >= 0) [[likely]] return;
+    until_next_ += turns_;
+    prefetch_line(static_cast<const char*>(*row_) + at_);
+    if ((at_ += kCacheLine) < end_) return;
+    at_ = begin_;
+    ++row_;
+  }
+
+ private:
+  Ahead* const of_;
+  const int64_t turns_;
+  int64_t until_next_;  // in turns times lines
+  int64_t lines_ = 0;
+  const void* const* row_ = nullptr;
+  int64_t begin_ = 0, end_ = 0, at_ = 0;
 };

@@ -26,9 +26,9 @@ void tile_product(const TileProductArgs& args) {
     right[i] = args.accumulate ? V::load(args.c + i * kTilePitch + V::kWidth) : V::zero();
   }
   const float *a = args.a, *b0 = args.b0, *b1 = args.b1;
-  Prefetcher ahead(args.ahead);
+  PacedPrefetcher ahead(args.ahead, args.units);
   for (int64_t unit = 0; unit < args.units; ++unit) {
-    ahead.next();
+    ahead.turn();
     const F x0 = V::load(b0), x1 = V::load(b1);
     MOE_UNROLLED
     for (int i = 0; i < Rows; ++i) {
