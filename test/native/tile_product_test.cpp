@@ -1,5 +1,6 @@
 // Tile products: for floats the bits of one chain of multiply-adds over ascending k, which makes every
 // instruction set that fuses agree with every other; for bfloat16 pairs a bound against float64.
+#include <algorithm>
 #include <cstring>
 
 #include "support/expect.h"
@@ -29,14 +30,15 @@ struct TileCase {
 
   DType dtype() const { return kind == PanelKind::floats ? DType::float32 : DType::bfloat16; }
 
-  void run(const cpu::StreamedTile& streamed = {}) {
+  void run(const cpu::StreamedTile& streamed = {}, const cpu::AheadShare& ahead = {}) {
     table.tile_product[static_cast<size_t>(kind)][rows - 1]({.units = units,
                                                              .a = a.f32(),
                                                              .b0 = b0.f32(),
                                                              .b1 = b1.f32(),
                                                              .c = c.f32(),
                                                              .accumulate = accumulate,
-                                                             .streamed = streamed});
+                                                             .streamed = streamed,
+                                                             .ahead = ahead});
   }
 
   // Calls visit(a, b) for the steps of an element of C, in their order.
@@ -101,6 +103,29 @@ void check_streamed(TileCase& tile, DType dtype, int64_t gap) {
   CHECK(streamed.guard_untouched());
 }
 
+// A tile asks for as many lines as it is told to, or has units: the next ones in the order of their rows, until
+// none are left.
+void check_share_of_lines(TileCase& tile, int64_t share) {
+  constexpr int64_t kRows = 5, kLinesOfRow = 3, kBegin = 8;
+  const Array stored(DType::float32, kRows * kLinesOfRow * cpu::kCacheLine / 4 + kBegin);
+  const void* rows[kRows];
+  for (int64_t i = 0; i < kRows; ++i) rows[i] = stored.at(i * kLinesOfRow * cpu::kCacheLine / 4);
+  cpu::Ahead ahead = {.row = rows,
+                      .begin = kBegin,
+                      .end = kBegin + kLinesOfRow * cpu::kCacheLine,
+                      .at = kBegin,
+                      .lines = kRows * kLinesOfRow};
+  for (int64_t left = ahead.lines; left > 0 && share > 0;) {
+    left -= std::min({share, tile.units, left});
+    tile.run({}, {.of = &ahead, .lines = share});
+    const int64_t asked = (ahead.row - rows) * kLinesOfRow + (ahead.at - kBegin) / cpu::kCacheLine;
+    if (ahead.lines != left || asked != kRows * kLinesOfRow - left) FAIL_CHECK("asked for ", asked, " lines");
+    if (ahead.lines != left) return;
+  }
+  tile.run({}, {.of = &ahead, .lines = share});
+  CHECK_EQ(ahead.lines, share > 0 ? 0 : kRows * kLinesOfRow);
+}
+
 template <class Body>
 void for_each_tile_case(const cpu::Kernels& table, PanelKind kind, Body body) {
   Random random(2);
@@ -155,6 +180,17 @@ TEST_SUITE("kernels") {
           }
         });
       }
+    });
+  }
+
+  TEST_CASE("tiles ask for the lines that follow, as many as they are told to") {
+    for_each_table([](const cpu::Kernels& table) {
+      for_each_tile_case(table, PanelKind::floats, [](TileCase& tile) {
+        for (int64_t share : {0, 1, 4, 40}) {
+          CAPTURE(share);
+          check_share_of_lines(tile, share);
+        }
+      });
     });
   }
 
