@@ -11,8 +11,10 @@ import { findBrowser } from './test/page/browser.ts';
 
 const CONFORMANCE = 'test/conformance';
 
+const conformance = (...suites: string[]) => suites.map(suite => `${CONFORMANCE}/${suite}.test.ts`);
+
 /** What depends on the instruction set. Layouts, low-rank pairs and shared experts put the same kernels together. */
-const KERNEL_SUITES = [
+const KERNEL_SUITES = conformance(
   'grouped-matmul',
   'activation',
   'route',
@@ -20,7 +22,7 @@ const KERNEL_SUITES = [
   'layer',
   'golden',
   'determinism',
-].map(suite => `${CONFORMANCE}/${suite}.test.ts`);
+);
 
 /** What runs on every device imports the list of them. */
 const DEVICE_SUITES = readdirSync(resolve(import.meta.dirname, CONFORMANCE))
@@ -29,18 +31,28 @@ const DEVICE_SUITES = readdirSync(resolve(import.meta.dirname, CONFORMANCE))
   .filter(file => readFileSync(resolve(import.meta.dirname, file), 'utf8').includes('/support/targets.ts'));
 
 /** What copies asynchronously, in every form: products and the routers that they are part of. */
-const COPYING_SUITES = ['golden', 'grouped-matmul', 'layer', 'lora', 'route'].map(
-  suite => `${CONFORMANCE}/${suite}.test.ts`,
+const COPYING_SUITES = conformance('golden', 'grouped-matmul', 'layer', 'lora', 'route');
+
+/** What multiplies experts, in every form. */
+const PRODUCT_SUITES = conformance(
+  'activation',
+  'determinism',
+  'golden',
+  'grouped-matmul',
+  'layer',
+  'layouts',
+  'lora',
+  'shared',
 );
 
 /**
  * Under odd seeds half of the asynchronous copies complete at once, under even ones none before it must; a device of compute
- * capability 8.0 has the kernels that a newer one leaves aside.
+ * capability 8.0 has products that a newer one leaves aside, and nothing else of its own.
  */
 const SCHEDULES = [
   { seed: 1, capability: 90, suites: DEVICE_SUITES },
   // float16 differs from bfloat16 in conversions alone: once is enough.
-  { seed: 0, capability: 80, suites: DEVICE_SUITES, dtypes: 'float32,bfloat16' },
+  { seed: 0, capability: 80, suites: PRODUCT_SUITES, dtypes: 'float32,bfloat16' },
   { seed: 2, capability: 90, suites: COPYING_SUITES, dtypes: 'float32,bfloat16' },
 ];
 const EMULATED = resolve(import.meta.dirname, 'build/simt/Release/moe_kernels.node');

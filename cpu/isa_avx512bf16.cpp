@@ -80,24 +80,20 @@ struct BFloat16PairUnits {
   }
 };
 
-// Rounds to bfloat16 by an instruction, and multiplies floats. What both tables have.
-constexpr Kernels make_rounding_kernels(const char* name) {
-  Kernels table = make_kernels(name);
+// Both round to bfloat16 by an instruction. This one is for processors that are slow at pairs: Intel's, whose
+// ports half lines are made for.
+constexpr Kernels make_float_kernels(const char* name) {
+  Kernels table = make_half_line_kernels(name);
   add_row_lanes<FloatUnits, float>(table, PanelKind::floats, DType::float32);
   return table;
 }
 
-// For processors that are slow at pairs: Intel's, whose ports half lines are made for.
-constexpr Kernels make_float_kernels(const char* name) {
-  Kernels table = make_rounding_kernels(name);
-  transpose_by_half_lines(table);
-  return table;
-}
-
 constexpr Kernels make_pair_kernels(const char* name) {
-  Kernels table = make_rounding_kernels(name);
+  Kernels table = make_kernels(name);
+  add_row_lanes<FloatUnits, float>(table, PanelKind::floats, DType::float32);
   add_products<BFloat16PairUnits>(table, PanelKind::bfloat16_pairs);
-  add_source<BFloat16PairUnits, bfloat16>(table, PanelKind::bfloat16_pairs, DType::bfloat16);
+  add_lanes_source<BFloat16PairUnits, bfloat16>(table, PanelKind::bfloat16_pairs, DType::bfloat16);
+  add_steps_source<BFloat16PairUnits, bfloat16>(table, PanelKind::bfloat16_pairs, DType::bfloat16);
   add_row_lanes<BFloat16PairUnits, bfloat16>(table, PanelKind::bfloat16_pairs, DType::bfloat16);
   return table;
 }

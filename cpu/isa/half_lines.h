@@ -1,8 +1,8 @@
 // Stored rows transposed by half lines, eight words of each, instead of whole ones: for processors whose
 // shuffles have one port for themselves and leave another idle (Intel's). Two half lines meet in a register
 // as they are loaded, by either port, which spares a quarter of the shuffles; and there are registers enough
-// for other arithmetic to go between the rest. Included inside an anonymous namespace after few_rows.h, where
-// V has a Transposition.
+// for other arithmetic to go between the rest. Included inside an anonymous namespace after table.h, where V
+// has a Transposition.
 
 using Transposition = V::Transposition;
 inline constexpr int kHalfLine = Transposition::kWords;
@@ -118,15 +118,17 @@ constexpr void fill_half_line_products(FewRowsProduct* table, std::integer_seque
 }
 
 template <class Units, class T>
-constexpr void transpose_source_by_half_lines(Kernels& table, PanelKind kind, DType source) {
+constexpr void add_steps_source_by_half_lines(Kernels& table, PanelKind kind, DType source) {
   table.pack_k_contiguous[static_cast<int>(kind)][static_cast<int>(source)] = pack_half_lines<Units, T>;
   fill_half_line_products<Units, T>(table.few_rows_product[static_cast<int>(kind)][static_cast<int>(source)],
                                     std::make_integer_sequence<int, kTileRows>{});
 }
 
-// Instead of whole lines, which make_kernels() has.
-constexpr void transpose_by_half_lines(Kernels& table) {
-  transpose_source_by_half_lines<FloatUnits, float>(table, PanelKind::floats, DType::float32);
-  transpose_source_by_half_lines<FloatUnits, bfloat16>(table, PanelKind::floats, DType::bfloat16);
-  transpose_source_by_half_lines<FloatUnits, float16>(table, PanelKind::floats, DType::float16);
+// As make_kernels(), but for how rows are transposed.
+constexpr Kernels make_half_line_kernels(const char* name) {
+  Kernels table = make_common_kernels(name);
+  add_steps_source_by_half_lines<FloatUnits, float>(table, PanelKind::floats, DType::float32);
+  add_steps_source_by_half_lines<FloatUnits, bfloat16>(table, PanelKind::floats, DType::bfloat16);
+  add_steps_source_by_half_lines<FloatUnits, float16>(table, PanelKind::floats, DType::float16);
+  return table;
 }

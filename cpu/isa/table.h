@@ -16,12 +16,16 @@
 #include "cpu/isa/rows.h"
 #include "cpu/isa/tile_product.h"
 
-// What reads B, or A, as it is stored.
+// What reads A or B where stored rows are steps of k.
 template <class Units, class T>
-constexpr void add_source(Kernels& table, PanelKind kind, DType source) {
-  table.pack_k_contiguous[static_cast<int>(kind)][static_cast<int>(source)] = pack_k_contiguous<Units, T>;
+constexpr void add_lanes_source(Kernels& table, PanelKind kind, DType source) {
   table.pack_lanes_contiguous[static_cast<int>(kind)][static_cast<int>(source)] =
       pack_lanes_contiguous<Units, T>;
+}
+// And where the steps of k lie side by side in stored rows, which are transposed: by whole lines.
+template <class Units, class T>
+constexpr void add_steps_source(Kernels& table, PanelKind kind, DType source) {
+  table.pack_k_contiguous[static_cast<int>(kind)][static_cast<int>(source)] = pack_k_contiguous<Units, T>;
   fill_few_rows<Units, T>(table.few_rows_product[static_cast<int>(kind)][static_cast<int>(source)],
                           std::make_integer_sequence<int, kTileRows>{});
 }
@@ -32,15 +36,16 @@ constexpr void add_products(Kernels& table, PanelKind kind) {
                             std::make_integer_sequence<int, kTileRows>{});
 }
 
-constexpr Kernels make_kernels(const char* name) {
+// All but what transposes.
+constexpr Kernels make_common_kernels(const char* name) {
   Kernels table = {};
   table.name = name;
   table.width = V::kWidth;
   table.tile_rows = kTileRows;
   add_products<FloatUnits>(table, PanelKind::floats);
-  add_source<FloatUnits, float>(table, PanelKind::floats, DType::float32);
-  add_source<FloatUnits, bfloat16>(table, PanelKind::floats, DType::bfloat16);
-  add_source<FloatUnits, float16>(table, PanelKind::floats, DType::float16);
+  add_lanes_source<FloatUnits, float>(table, PanelKind::floats, DType::float32);
+  add_lanes_source<FloatUnits, bfloat16>(table, PanelKind::floats, DType::bfloat16);
+  add_lanes_source<FloatUnits, float16>(table, PanelKind::floats, DType::float16);
   table.store = store;
   table.settle = V::settle;
   table.activate = activate;
@@ -52,5 +57,13 @@ constexpr Kernels make_kernels(const char* name) {
   table.route_token_backward = route_token_backward;
   table.expert_shares = expert_shares;
   table.softmax = softmax;
+  return table;
+}
+
+constexpr Kernels make_kernels(const char* name) {
+  Kernels table = make_common_kernels(name);
+  add_steps_source<FloatUnits, float>(table, PanelKind::floats, DType::float32);
+  add_steps_source<FloatUnits, bfloat16>(table, PanelKind::floats, DType::bfloat16);
+  add_steps_source<FloatUnits, float16>(table, PanelKind::floats, DType::float16);
   return table;
 }

@@ -54,7 +54,7 @@ void for_each_problem(Body body) {
 
 }  // namespace
 
-TEST_SUITE("grouped_gemm") {
+TEST_SUITE("grouped_gemm_bits") {
   TEST_CASE("the bits do not depend on threads") {
     for_each_problem([](const GroupedProblem& problem, const GroupedShape&) {
       const std::vector<float> alone = [&] {
