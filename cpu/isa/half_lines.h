@@ -42,15 +42,37 @@ template <class Units, class T, class Visit>
 // order of addresses, and again so many bytes before its turn, when an answer that came costs little.
 inline constexpr int64_t kBytesAskedAgain = 256;
 
-// Of the rows' half lines at a step of k; every other time the lines of half of the rows.
+// The rows that are multiplied after these, or null.
+struct NextRows {
+  explicit NextRows(const AheadShare& share) {
+    if (share.of == nullptr) return;
+    const int64_t lines = (share.of->end - share.of->begin + kCacheLine - 1) / kCacheLine;
+    if (share.of->lines < V::kWidth * lines) return;  // Fewer rows than lanes.
+    rows = share.of->row;
+    begin = share.of->begin;
+  }
+
+  const void* const* rows = nullptr;
+  int64_t begin = 0;  // in bytes
+};
+
+// Of the rows' half lines at a step of k, and where these end, of the next ones'; every other time the lines
+// of half of the rows.
 template <class Units, class T>
-[[gnu::always_inline]] inline void ask_again(const T* const (&rows)[V::kWidth], int64_t step, int64_t steps) {
+[[gnu::always_inline]] inline void ask_again(const T* const (&rows)[V::kWidth], int64_t step, int64_t steps,
+                                             const NextRows& next) {
   constexpr int kRows = V::kWidth / 2;
-  const int64_t at = step + kBytesAskedAgain / static_cast<int64_t>(sizeof(T));
-  if (at >= steps) return;
+  constexpr auto kSize = static_cast<int64_t>(sizeof(T));
   const int64_t first = step / kStepsOfHalfLine<Units, T> % 2 * kRows;
-  MOE_UNROLLED
-  for (int i = 0; i < kRows; ++i) __builtin_prefetch(rows[first + i] + at);
+  const int64_t at = step + kBytesAskedAgain / kSize;
+  if (at < steps) {
+    MOE_UNROLLED
+    for (int i = 0; i < kRows; ++i) __builtin_prefetch(rows[first + i] + at);
+  } else if (next.rows != nullptr) {
+    const int64_t byte = next.begin + (at - steps) * kSize;
+    MOE_UNROLLED
+    for (int i = 0; i < kRows; ++i) __builtin_prefetch(static_cast<const char*>(next.rows[first + i]) + byte);
+  }
 }
 
 // As few_rows_product(), but half lines are multiplied while the next ones are transposed. Out of order alone
@@ -63,6 +85,7 @@ void half_line_product(const FewRowsArgs& args) {
   load_sums(args, sums);
   const T* rows[V::kWidth];
   list_lanes(args, rows);
+  const NextRows next(args.ahead);
   Prefetcher ahead(args.ahead);
   const float* a = args.a;
   const int64_t whole = args.steps / kSteps * kSteps;
@@ -79,7 +102,7 @@ void half_line_product(const FewRowsArgs& args) {
     transpose_half_lines(rows, 0, words, [](int) {});
     for (int64_t step = kSteps; step < whole; step += kSteps, a += kUnits * Rows) {
       ahead.next_lines<kLines>();
-      ask_again<Units>(rows, step, args.steps);
+      ask_again<Units>(rows, step, args.steps, next);
       transpose_half_lines(rows, step, words, multiply);
     }
     MOE_UNROLLED

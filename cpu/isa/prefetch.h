@@ -87,7 +87,8 @@ class PacedPrefetcher {
   PacedPrefetcher& operator=(const PacedPrefetcher&) = delete;
 
   void turn() {
-    if ((until_next_ -= lines_) >= 0) [[likely]] return;
+    if ((until_next_ -= lines_) >= 0) [[likely]]
+      return;
     until_next_ += turns_;
     prefetch_line(static_cast<const char*>(*row_) + at_);
     if ((at_ += kCacheLine) < end_) return;

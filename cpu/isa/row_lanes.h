@@ -94,7 +94,8 @@ inline void store_sums(float* c, int64_t rows, const RowSums<Full, Halves>& sums
 template <class Units, class T, int Eights>
 void row_lanes_product(const RowLanesArgs& args) {
   constexpr int kLanes = Eights * kRowLanes, kSteps = Units::kSteps;
-  // Units of a cache line of each column, and of what is computed between requests for some of the next lines.
+  // Units of a cache line of each column, and of what is computed between requests for some of the next
+  // lines.
   constexpr int kBlock = kCacheLine / sizeof(float), kBurst = 4;
   const FewRowsArgs& stored = args.stored;
   Prefetcher ahead(stored.ahead);

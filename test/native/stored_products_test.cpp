@@ -44,8 +44,15 @@ class Problem {
   bool has_bits_of_tiles(int sliver, bool pages) {
     Array c(DType::float32, case_.rows * pitch_);
     std::memcpy(c.at(0), before_.at(0), bytes_of_c());
-    cpu::Ahead ahead = {
-        .row = stored_.data(), .begin = 0, .end = 1 << 20, .at = 0, .lines = 1 << 14, .pages = pages};
+    // The same rows once more.
+    const int64_t size = bytes_of(case_.source), begin = kOffset * size, bytes = case_.steps * size;
+    const int64_t lines = (bytes + cpu::kCacheLine - 1) / cpu::kCacheLine;
+    cpu::Ahead ahead = {.row = stored_.data(),
+                        .begin = begin,
+                        .end = begin + bytes,
+                        .at = begin,
+                        .lines = lines * case_.lanes,
+                        .pages = pages};
     multiply({.rows = stored_.data(),
               .offset = kOffset,
               .lanes = case_.lanes,
@@ -124,7 +131,7 @@ class Problem {
 void check(const cpu::Kernels& table, StoredCase given, std::vector<int> lane_counts, Random& random) {
   const int64_t block = 16 * steps_per_unit(given.kind);
   for (int lanes : lane_counts) {
-    for (int64_t steps : {int64_t{1}, block - 1, block, block + 1, 3 * block, 3 * block + 2}) {
+    for (int64_t steps : {int64_t{1}, block - 1, block, block + 1, 3 * block, 7 * block + 2}) {
       for (bool accumulate : {false, true}) {
         given.lanes = lanes;
         given.steps = steps;

@@ -103,8 +103,8 @@ void check_streamed(TileCase& tile, DType dtype, int64_t gap) {
   CHECK(streamed.guard_untouched());
 }
 
-// A tile asks for as many lines as it is told to, or has units: the next ones in the order of their rows, until
-// none are left.
+// A tile asks for as many lines as it is told to, or has units: the next ones in the order of their rows,
+// until none are left.
 void check_share_of_lines(TileCase& tile, int64_t share) {
   constexpr int64_t kRows = 5, kLinesOfRow = 3, kBegin = 8;
   const Array stored(DType::float32, kRows * kLinesOfRow * cpu::kCacheLine / 4 + kBegin);
