@@ -265,8 +265,6 @@ void BlockProduct::multiply_as_stored(const Block& block, const Run& run, int64_
       multiplier_of(run).few_rows_products[rows.rows - 1](args);
       continue;
     }
-    const int64_t tiles = kLaneTile.tiles_of(rows.rows);
-    args.ahead.lines = (ahead.lines + tiles - 1) / tiles;
     for_each_tile(rows, kLaneTile, [&](int64_t /*row*/, int count) {
       const int lanes = kLaneTile.rounded_up(count);
       multiplier_of(run).row_lanes_products[lanes / kRowLanes - 1]({.stored = args, .rows = count});

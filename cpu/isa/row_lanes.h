@@ -94,9 +94,8 @@ inline void store_sums(float* c, int64_t rows, const RowSums<Full, Halves>& sums
 template <class Units, class T, int Eights>
 void row_lanes_product(const RowLanesArgs& args) {
   constexpr int kLanes = Eights * kRowLanes, kSteps = Units::kSteps;
-  // Units of a cache line of each column, and of what is computed between requests for some of the next
-  // lines.
-  constexpr int kBlock = kCacheLine / sizeof(float), kBurst = 4;
+  // Units of a cache line of each column.
+  constexpr int kBlock = kCacheLine / sizeof(float);
   const FewRowsArgs& stored = args.stored;
   Prefetcher ahead(stored.ahead);
   for (int first = 0; first < stored.lanes; first += kColumns) {
@@ -114,13 +113,10 @@ void row_lanes_product(const RowLanesArgs& args) {
     const int64_t whole = stored.steps / kSteps * kSteps;
     int64_t step = 0;
     for (; step + kBlock * kSteps <= whole; step += kBlock * kSteps) {
-      for (int begin = 0; begin < kBlock; begin += kBurst) {
-        ahead.next_lines<kColumns * kBurst / kBlock>();
-        MOE_UNROLLED
-        for (int i = 0; i < kBurst; ++i, a += kLanes)
-          add_unit<Units>(
-              a, [&](int column) { return Units::unit(b[column] + step + (begin + i) * kSteps); }, sums);
-      }
+      ahead.next_lines<kColumns>();
+#pragma GCC unroll 4
+      for (int i = 0; i < kBlock; ++i, a += kLanes)
+        add_unit<Units>(a, [&](int column) { return Units::unit(b[column] + step + i * kSteps); }, sums);
     }
     for (; step < whole; step += kSteps, a += kLanes)
       add_unit<Units>(a, [&](int column) { return Units::unit(b[column] + step); }, sums);
