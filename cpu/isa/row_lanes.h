@@ -114,6 +114,10 @@ void row_lanes_product(const RowLanesArgs& args) {
     int64_t step = 0;
     for (; step + kBlock * kSteps <= whole; step += kBlock * kSteps) {
       ahead.next_lines<kColumns>();
+      // The next lines into the first level: no prefetcher follows eight columns, and broadcasts wait for
+      // each.
+      MOE_UNROLLED
+      for (int i = 0; i < kColumns; ++i) __builtin_prefetch(b[i] + step + kBlock * kSteps);
 #pragma GCC unroll 4
       for (int i = 0; i < kBlock; ++i, a += kLanes)
         add_unit<Units>(a, [&](int column) { return Units::unit(b[column] + step + i * kSteps); }, sums);
