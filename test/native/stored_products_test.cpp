@@ -45,7 +45,8 @@ class Problem {
     Array c(DType::float32, case_.rows * pitch_);
     std::memcpy(c.at(0), before_.at(0), bytes_of_c());
     // The same rows once more.
-    const int64_t size = bytes_of(case_.source), begin = kOffset * size, bytes = case_.steps * size;
+    const auto size = static_cast<int64_t>(bytes_of(case_.source));
+    const int64_t begin = kOffset * size, bytes = case_.steps * size;
     const int64_t lines = (bytes + cpu::kCacheLine - 1) / cpu::kCacheLine;
     cpu::Ahead ahead = {.row = stored_.data(),
                         .begin = begin,
