@@ -22,7 +22,7 @@ constexpr int kTileRows = 14;
 #include "cpu/isa/row_lanes.h"
 
 constexpr Kernels make_avx512_kernels() {
-  Kernels table = make_half_line_kernels("avx512");
+  Kernels table = make_kernels<HalfLines>("avx512");
   add_row_lanes<FloatUnits, float>(table, PanelKind::floats, DType::float32);
   return table;
 }

@@ -83,7 +83,7 @@ struct BFloat16PairUnits {
 // Both round to bfloat16 by an instruction. This one is for processors that are slow at pairs: Intel's, whose
 // ports half lines are made for.
 constexpr Kernels make_float_kernels(const char* name) {
-  Kernels table = make_half_line_kernels(name);
+  Kernels table = make_kernels<HalfLines>(name);
   add_row_lanes<FloatUnits, float>(table, PanelKind::floats, DType::float32);
   return table;
 }
@@ -92,8 +92,7 @@ constexpr Kernels make_pair_kernels(const char* name) {
   Kernels table = make_kernels(name);
   add_row_lanes<FloatUnits, float>(table, PanelKind::floats, DType::float32);
   add_products<BFloat16PairUnits>(table, PanelKind::bfloat16_pairs);
-  add_lanes_source<BFloat16PairUnits, bfloat16>(table, PanelKind::bfloat16_pairs, DType::bfloat16);
-  add_steps_source<BFloat16PairUnits, bfloat16>(table, PanelKind::bfloat16_pairs, DType::bfloat16);
+  add_source<WholeLines, BFloat16PairUnits, bfloat16>(table, PanelKind::bfloat16_pairs, DType::bfloat16);
   add_row_lanes<BFloat16PairUnits, bfloat16>(table, PanelKind::bfloat16_pairs, DType::bfloat16);
   return table;
 }

@@ -140,18 +140,12 @@ constexpr void fill_half_line_products(FewRowsProduct* table, std::integer_seque
   ((table[Minus1] = half_line_product<Units, T, Minus1 + 1>), ...);
 }
 
-template <class Units, class T>
-constexpr void add_steps_source_by_half_lines(Kernels& table, PanelKind kind, DType source) {
-  table.pack_k_contiguous[static_cast<int>(kind)][static_cast<int>(source)] = pack_half_lines<Units, T>;
-  fill_half_line_products<Units, T>(table.few_rows_product[static_cast<int>(kind)][static_cast<int>(source)],
-                                    std::make_integer_sequence<int, kTileRows>{});
-}
-
-// As make_kernels(), but for how rows are transposed.
-constexpr Kernels make_half_line_kernels(const char* name) {
-  Kernels table = make_common_kernels(name);
-  add_steps_source_by_half_lines<FloatUnits, float>(table, PanelKind::floats, DType::float32);
-  add_steps_source_by_half_lines<FloatUnits, bfloat16>(table, PanelKind::floats, DType::bfloat16);
-  add_steps_source_by_half_lines<FloatUnits, float16>(table, PanelKind::floats, DType::float16);
-  return table;
-}
+struct HalfLines {
+  template <class Units, class T>
+  static constexpr void add(Kernels& table, PanelKind kind, DType source) {
+    table.pack_k_contiguous[static_cast<int>(kind)][static_cast<int>(source)] = pack_half_lines<Units, T>;
+    fill_half_line_products<Units, T>(
+        table.few_rows_product[static_cast<int>(kind)][static_cast<int>(source)],
+        std::make_integer_sequence<int, kTileRows>{});
+  }
+};

@@ -16,18 +16,22 @@
 #include "cpu/isa/rows.h"
 #include "cpu/isa/tile_product.h"
 
-// What reads A or B where stored rows are steps of k.
-template <class Units, class T>
-constexpr void add_lanes_source(Kernels& table, PanelKind kind, DType source) {
+// How rows in which the steps of k lie side by side are transposed: by whole lines.
+struct WholeLines {
+  template <class Units, class T>
+  static constexpr void add(Kernels& table, PanelKind kind, DType source) {
+    table.pack_k_contiguous[static_cast<int>(kind)][static_cast<int>(source)] = pack_k_contiguous<Units, T>;
+    fill_few_rows<Units, T>(table.few_rows_product[static_cast<int>(kind)][static_cast<int>(source)],
+                            std::make_integer_sequence<int, kTileRows>{});
+  }
+};
+
+// What reads B, or A, as it is stored.
+template <class Transposing, class Units, class T>
+constexpr void add_source(Kernels& table, PanelKind kind, DType source) {
   table.pack_lanes_contiguous[static_cast<int>(kind)][static_cast<int>(source)] =
       pack_lanes_contiguous<Units, T>;
-}
-// And where the steps of k lie side by side in stored rows, which are transposed: by whole lines.
-template <class Units, class T>
-constexpr void add_steps_source(Kernels& table, PanelKind kind, DType source) {
-  table.pack_k_contiguous[static_cast<int>(kind)][static_cast<int>(source)] = pack_k_contiguous<Units, T>;
-  fill_few_rows<Units, T>(table.few_rows_product[static_cast<int>(kind)][static_cast<int>(source)],
-                          std::make_integer_sequence<int, kTileRows>{});
+  Transposing::template add<Units, T>(table, kind, source);
 }
 
 template <class Units>
@@ -36,16 +40,16 @@ constexpr void add_products(Kernels& table, PanelKind kind) {
                             std::make_integer_sequence<int, kTileRows>{});
 }
 
-// All but what transposes.
-constexpr Kernels make_common_kernels(const char* name) {
+template <class Transposing = WholeLines>
+constexpr Kernels make_kernels(const char* name) {
   Kernels table = {};
   table.name = name;
   table.width = V::kWidth;
   table.tile_rows = kTileRows;
   add_products<FloatUnits>(table, PanelKind::floats);
-  add_lanes_source<FloatUnits, float>(table, PanelKind::floats, DType::float32);
-  add_lanes_source<FloatUnits, bfloat16>(table, PanelKind::floats, DType::bfloat16);
-  add_lanes_source<FloatUnits, float16>(table, PanelKind::floats, DType::float16);
+  add_source<Transposing, FloatUnits, float>(table, PanelKind::floats, DType::float32);
+  add_source<Transposing, FloatUnits, bfloat16>(table, PanelKind::floats, DType::bfloat16);
+  add_source<Transposing, FloatUnits, float16>(table, PanelKind::floats, DType::float16);
   table.store = store;
   table.settle = V::settle;
   table.activate = activate;
@@ -57,13 +61,5 @@ constexpr Kernels make_common_kernels(const char* name) {
   table.route_token_backward = route_token_backward;
   table.expert_shares = expert_shares;
   table.softmax = softmax;
-  return table;
-}
-
-constexpr Kernels make_kernels(const char* name) {
-  Kernels table = make_common_kernels(name);
-  add_steps_source<FloatUnits, float>(table, PanelKind::floats, DType::float32);
-  add_steps_source<FloatUnits, bfloat16>(table, PanelKind::floats, DType::bfloat16);
-  add_steps_source<FloatUnits, float16>(table, PanelKind::floats, DType::float16);
   return table;
 }
