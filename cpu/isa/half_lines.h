@@ -42,7 +42,7 @@ template <class Units, class T, class Visit>
 // order of addresses, and again so many bytes before its turn, when an answer that came costs little.
 inline constexpr int64_t kBytesAskedAgain = 256;
 
-// The rows that are multiplied after these, or null.
+// The rows that are multiplied after these, with which a list begins that nobody has asked for yet; or null.
 struct NextRows {
   explicit NextRows(const AheadShare& share) {
     if (share.of == nullptr) return;
@@ -140,6 +140,7 @@ constexpr void fill_half_line_products(FewRowsProduct* table, std::integer_seque
   ((table[Minus1] = half_line_product<Units, T, Minus1 + 1>), ...);
 }
 
+// In place of WholeLines.
 struct HalfLines {
   template <class Units, class T>
   static constexpr void add(Kernels& table, PanelKind kind, DType source) {

@@ -128,11 +128,12 @@ class Problem {
   std::vector<const void*> stored_;
 };
 
-// `lane_counts` of B's columns, in every length of k that ends somewhere else in a block of it.
+// `lane_counts` of B's columns, in every length of k that ends somewhere else in a block of it; the longest
+// is more than the bytes before whose turn a line is asked for again.
 void check(const cpu::Kernels& table, StoredCase given, std::vector<int> lane_counts, Random& random) {
   const int64_t block = 16 * steps_per_unit(given.kind);
   for (int lanes : lane_counts) {
-    for (int64_t steps : {int64_t{1}, block - 1, block, block + 1, 3 * block, 7 * block + 2}) {
+    for (int64_t steps : {int64_t{1}, block - 1, block, block + 1, 3 * block, 9 * block + 2}) {
       for (bool accumulate : {false, true}) {
         given.lanes = lanes;
         given.steps = steps;
