@@ -16,7 +16,7 @@ constexpr int64_t kBlockUnits = 512;
 // Of rows that make a single tile, where nothing of B is kept: the longer, the more memory is read in the
 // order of its addresses. A is no larger than above.
 constexpr int64_t kFewRowsUnits = 4096;
-static_assert(kFewRowsUnits <= kBlockRowTiles * kBlockUnits);
+static_assert(kFewRowsUnits <= kBlockRowTiles * kBlockUnits && kFewRowsUnits % kChainedUnits == 0);
 // Where rows may be lanes: fewer would leave lanes empty, of more B is packed once for all of them.
 constexpr int64_t kLeastLaneRows = 12, kMostLaneRows = 96;
 // Of B as stored, a processor that follows rows (cpu/processor.h) is led to the pages of long rows alone:
@@ -28,6 +28,8 @@ constexpr int64_t kLeastFollowedBytes = 8192, kMostFollowedRows = 40;
 // drive each other out of the few sets that they share.
 constexpr int64_t kStripSteps = 128, kStripBytes = 1024;
 static_assert(kStripSteps <= kBlockUnits);
+// Several chains have longer runs, so that their sums meet less often; and strips, for each is one chain's.
+constexpr int64_t kChainedStripSteps = kChainedUnits / kMostChains;
 
 struct AlignedFree {
   void operator()(float* memory) const { std::free(memory); }
@@ -42,20 +44,27 @@ AlignedFloats aligned_floats(int64_t count) {
   return AlignedFloats(memory);
 }
 
-Multiplier choose_multiplier(const Kernels& table, const Segment& segment, bool exact) {
+Multiplier choose_multiplier(const Kernels& table, const Segment& segment, const GroupedGemm& gemm) {
   const bool has_pairs = table.tile_product[static_cast<size_t>(PanelKind::bfloat16_pairs)][0] != nullptr;
   const bool bfloat16s = segment.a.dtype == DType::bfloat16 && segment.b[0].dtype == DType::bfloat16;
-  const PanelKind kind = has_pairs && bfloat16s && !exact ? PanelKind::bfloat16_pairs : PanelKind::floats;
+  const PanelKind kind =
+      has_pairs && bfloat16s && !gemm.exact ? PanelKind::bfloat16_pairs : PanelKind::floats;
   const auto pack_of = [&](const Operand& operand) {
     const auto& kernels = operand.k_contiguous ? table.pack_k_contiguous : table.pack_lanes_contiguous;
     return kernels[static_cast<size_t>(kind)][static_cast<size_t>(operand.dtype)];
   };
+  const Chains forward = chains_of(kind, segment.b[0].dtype), chains = gemm.forward ? forward : Chains{};
   return {.steps = steps_per_unit(kind),
+          .chains = chains,
           .pack_a = pack_of(segment.a),
           .pack_b = pack_of(segment.b[0]),
+          .pack_few_rows =
+              chains.count > 1 ? table.pack_words[static_cast<size_t>(segment.a.dtype)] : pack_of(segment.a),
           .products = table.tile_product[static_cast<size_t>(kind)],
           .few_rows_products =
-              table.few_rows_product[static_cast<size_t>(kind)][static_cast<size_t>(segment.b[0].dtype)],
+              chains.count == forward.count
+                  ? table.few_rows_product[static_cast<size_t>(kind)][static_cast<size_t>(segment.b[0].dtype)]
+                  : nullptr,
           .row_lanes_products =
               table.row_lanes_product[static_cast<size_t>(kind)][static_cast<size_t>(segment.b[0].dtype)]};
 }
@@ -94,15 +103,15 @@ int64_t first_step(const GroupedGemm& gemm, int64_t group) {
 std::vector<Multiplier> choose_multipliers(const GroupedGemm& gemm) {
   std::vector<Multiplier> multipliers;
   for (const Segment& segment : gemm.segments)
-    multipliers.push_back(choose_multiplier(kernels(), segment, gemm.exact));
+    multipliers.push_back(choose_multiplier(kernels(), segment, gemm));
   return multipliers;
 }
 
 // One thread's packed blocks and sums, allocated on its first product.
 struct BlockProduct::Scratch {
   explicit Scratch(const Kernels& table)
-      : a(aligned_floats(kBlockRowTiles * table.tile_rows * kBlockUnits + table.width)),
-        b(aligned_floats(kSlivers * table.width * kBlockUnits + table.width)),
+      : a(aligned_floats(kBlockRowTiles * table.tile_rows * kMostUnits)),
+        b(aligned_floats(kSlivers * table.width * kMostUnits)),
         c(aligned_floats(int64_t{kBlockRowTiles} * table.tile_rows * kBlockColumnTiles * kSlivers *
                          table.width)) {}
 
@@ -113,10 +122,11 @@ struct BlockProduct::Scratch {
     return *scratch;
   }
 
+  static constexpr int64_t kMostUnits = std::max(kBlockUnits, kChainedUnits);
   AlignedFloats a, b, c;
   const void* a_rows[2 * kBlockUnits];
   // Stored rows of B that take part in a run, for the present columns and the next by turns.
-  const void* b_rows[2][kSlivers * kStripSteps];
+  const void* b_rows[2][kSlivers * std::max(kStripSteps, kChainedStripSteps)];
 };
 
 BlockProduct::BlockProduct(const ProductPlan& plan)
@@ -131,12 +141,15 @@ int64_t BlockProduct::k_of(const RowBlock& rows, int segment) const {
 }
 
 BlockProduct::Run BlockProduct::run_after(const RowBlock& rows, const Run& run) const {
-  Run after = run_from(rows, run.segment, run.steps.end);
+  const int chain = run.chain + run.chains;
+  const bool same_steps = chain < multiplier_of(run).chains.count;
+  Run after = same_steps ? run_from(rows, run.segment, run.steps.begin, chain)
+                         : run_from(rows, run.segment, run.steps.end);
   after.accumulate = true;
   return after;
 }
 
-BlockProduct::Run BlockProduct::run_from(const RowBlock& rows, int segment, int64_t step) const {
+BlockProduct::Run BlockProduct::run_from(const RowBlock& rows, int segment, int64_t step, int chain) const {
   const int segments = plan_.gemm.segments.size();
   while (segment < segments && step == k_of(rows, segment)) {
     ++segment;
@@ -148,7 +161,10 @@ BlockProduct::Run BlockProduct::run_from(const RowBlock& rows, int segment, int6
   run.form = form_of(rows, of, multiplier_of(run));
   const int64_t k = k_of(rows, segment);
   run.steps = {.begin = step, .end = std::min(k, step + longest_run(rows, run))};
-  run.finishes = run.steps.end == k;
+  const int chains = multiplier_of(run).chains.count;
+  run.chain = chain;
+  run.chains = of.b[0].k_contiguous ? chains : 1;
+  run.finishes = run.steps.end == k && chain + run.chains == chains;
   for (int later = segment + 1; later < segments; ++later)
     run.finishes = run.finishes && k_of(rows, later) == 0;
   return run;
@@ -159,14 +175,16 @@ BlockProduct::Form BlockProduct::form_of(const RowBlock& rows, const Segment& se
   if (!segment.a.k_contiguous || !segment.b[0].k_contiguous) return Form::panels;
   const bool lanes_suit = kLeastLaneRows <= rows.rows && rows.rows <= kMostLaneRows;
   if (lanes_suit && multiplier.row_lanes_products[0] != nullptr) return Form::row_lanes;
-  return rows.rows <= table_.tile_rows ? Form::few_rows : Form::panels;
+  const bool few = rows.rows <= table_.tile_rows && multiplier.few_rows_products != nullptr;
+  return few ? Form::few_rows : Form::panels;
 }
 
 // In steps of k.
 int64_t BlockProduct::longest_run(const RowBlock& rows, const Run& run) const {
-  if (!segment_of(run).b[0].k_contiguous) return kStripSteps;
+  const bool chained = multiplier_of(run).chains.count > 1;
+  if (!segment_of(run).b[0].k_contiguous) return chained ? kChainedUnits : kStripSteps;
   const int steps = multiplier_of(run).steps;
-  if (run.form == Form::panels) return kBlockUnits * steps;
+  if (run.form == Form::panels) return (chained ? kChainedUnits : kBlockUnits) * steps;
   if (run.form == Form::few_rows) return kFewRowsUnits * steps;
   // A is no larger than in the other forms, and no line of B is cut.
   constexpr int64_t kLineUnits = kCacheLine / static_cast<int64_t>(sizeof(float));
@@ -218,23 +236,25 @@ void BlockProduct::multiply_run(const Block& block, const Run& run, const Block&
 }
 
 void BlockProduct::multiply_panels(const Block& block, const Run& run, int64_t col, float* c) {
-  const int64_t units = units_of(run);
+  const int64_t length = chain_length(run), b_units = b_units_of(run);
   pack_columns(run);
   const RowBlock& rows = *block.rows;
   const float* a = scratch_.a.get();
   for_each_tile(rows, {.most = table_.tile_rows}, [&](int64_t row, int count) {
     const StreamedTile streamed = run.finishes ? streamed_tile(rows.group, row, col) : StreamedTile{};
     if (run.finishes) prefetch(rows.group, row, count, col);
-    multiplier_of(run).products[count - 1]({.units = units,
-                                            .a = a,
+    multiplier_of(run).products[count - 1]({.units = length,
+                                            .a = a + run.chain * length * count,
                                             .b0 = scratch_.b.get(),
-                                            .b1 = scratch_.b.get() + units * table_.width,
+                                            .b1 = scratch_.b.get() + b_units * table_.width,
                                             .c = c,
                                             .accumulate = run.accumulate,
+                                            .first_chain = run.chain,
+                                            .chains = run.chains,
                                             .streamed = streamed,
                                             .ahead = {.of = &ahead_, .lines = lines_per_tile_}});
     if (run.finishes && streamed.out == nullptr) finish(rows.group, row, count, col, c);
-    a += count * units;
+    a += count * a_units_of(run);
     c += count * kSlivers * table_.width;
   });
 }
@@ -268,7 +288,7 @@ void BlockProduct::multiply_as_stored(const Block& block, const Run& run, int64_
     for_each_tile(rows, kLaneTile, [&](int64_t /*row*/, int count) {
       const int lanes = kLaneTile.rounded_up(count);
       multiplier_of(run).row_lanes_products[lanes / kRowLanes - 1]({.stored = args, .rows = count});
-      args.a += lanes * units_of(run);
+      args.a += lanes * a_units_of(run);
       args.c += count * kSlivers * table_.width;
     });
   }
@@ -291,9 +311,10 @@ void BlockProduct::clear(float* sums, int64_t rows) const {
 
 // A, tile after tile; the next blocks of the same rows often find it there.
 void BlockProduct::pack_rows(const RowBlock& rows, const Run& run) {
-  if (packed_rows_ == &rows && packed_run_ == run) return;
+  if (packed_rows_ == &rows && packed_segment_ == run.segment && packed_steps_ == run.steps) return;
   packed_rows_ = &rows;
-  packed_run_ = run;
+  packed_segment_ = run.segment;
+  packed_steps_ = run.steps;
   const Operand& operand = segment_of(run).a;
   const void** stored = scratch_.a_rows;
   if (!operand.k_contiguous) {
@@ -301,38 +322,44 @@ void BlockProduct::pack_rows(const RowBlock& rows, const Run& run) {
               stored);
   }
   float* panel = scratch_.a.get();
+  const Multiplier& multiplier = multiplier_of(run);
+  const PackKernel pack = run.form == Form::few_rows ? multiplier.pack_few_rows : multiplier.pack_a;
   const TileHeight height = run.form == Form::row_lanes ? kLaneTile : TileHeight{.most = table_.tile_rows};
   for_each_tile(rows, height, [&](int64_t row, int count) {
     if (operand.k_contiguous) list_rows(operand, rows.group, row, count, stored);
-    multiplier_of(run).pack_a({.rows = stored,
-                               .offset = operand.k_contiguous ? run.steps.begin : row,
-                               .lanes = count,
-                               .pitch = height.rounded_up(count),
-                               .steps = run.steps.count(),
-                               .panel = panel});
-    panel += height.rounded_up(count) * units_of(run);
+    pack({.rows = stored,
+          .offset = operand.k_contiguous ? run.steps.begin : row,
+          .lanes = count,
+          .pitch = height.rounded_up(count),
+          .steps = run.steps.count(),
+          .panel = panel,
+          .chains = multiplier.chains});
+    panel += height.rounded_up(count) * a_units_of(run);
   });
 }
 
 // B's two slivers for one tile.
 void BlockProduct::pack_columns(const Run& run) {
-  const int64_t size = units_of(run) * table_.width;
+  const Multiplier& multiplier = multiplier_of(run);
+  const int64_t size = b_units_of(run) * table_.width, steps = chain_steps_of(run).count();
   const PackArgs args = {.rows = columns_.rows,
                          .offset = columns_.offset,
                          .lanes = kSlivers * table_.width,
                          .pitch = table_.width,
-                         .steps = run.steps.count(),
-                         .panel = scratch_.b.get()};
-  if (columns_.is_whole()) return multiplier_of(run).pack_b(args);
+                         .steps = steps,
+                         .panel = scratch_.b.get(),
+                         .chains = run.chains > 1 ? multiplier.chains : Chains{}};
+  // Steps that a chain has fewer than others are zeros.
+  const bool shorter = run.chains < multiplier.chains.count && steps < chain_length(run);
+  if (columns_.is_whole() && !shorter) return multiplier.pack_b(args);
   PackArgs of_sliver = args;
   for (const StoredColumns::Sliver& sliver : columns_.slivers) {
-    if (sliver.absent) {
-      std::fill_n(of_sliver.panel, size, 0.0f);
-    } else {
+    if (sliver.absent || shorter) std::fill_n(of_sliver.panel, size, 0.0f);
+    if (!sliver.absent) {
       of_sliver.rows = sliver.rows;
       of_sliver.offset = sliver.offset;
       of_sliver.lanes = sliver.lanes;
-      multiplier_of(run).pack_b(of_sliver);
+      multiplier.pack_b(of_sliver);
     }
     of_sliver.panel += size;
   }
@@ -378,8 +405,11 @@ void BlockProduct::finish_empty(const Block& block) {
 // for memory is slow at single lines from many places.
 int64_t BlockProduct::strip_columns(const Run& run) const {
   const Operand& b = segment_of(run).b[0];
+  if (b.k_contiguous) return plan_.tile_columns;
+  const bool chained = multiplier_of(run).chains.count > 1;
+  const int64_t bytes = chained ? kStripBytes * kStripSteps / kChainedStripSteps : kStripBytes;
   const int64_t tile_bytes = plan_.tile_columns * static_cast<int64_t>(bytes_of(b.dtype));
-  return plan_.tile_columns * (b.k_contiguous ? 1 : std::max<int64_t>(1, kStripBytes / tile_bytes));
+  return plan_.tile_columns * std::max<int64_t>(1, bytes / tile_bytes);
 }
 
 // Finds the columns from `col` on, of a strip of a block's run, and asks for the strip from now on. There may
@@ -397,7 +427,7 @@ void BlockProduct::look_ahead(const Block& block, const Run& run, int64_t col) {
     return;
   }
   upcoming_ = first ? finder_.list_steps(scratch_.b_rows[turn_ ^= 1], segment, group,
-                                         first_step(plan_.gemm, group), run.steps)
+                                         first_step(plan_.gemm, group), chain_steps_of(run))
                     : columns_;
   finder_.place(upcoming_, col, std::min(strip_columns(run), block.col_end - col));
   ahead_ = ahead_of(upcoming_);

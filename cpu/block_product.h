@@ -29,7 +29,9 @@ struct Block {
 // How a segment is multiplied: what its dtypes allow on this processor.
 struct Multiplier {
   int steps;  // of k in one unit
+  Chains chains;
   PackKernel pack_a, pack_b;
+  PackKernel pack_few_rows;  // A of those
   const TileProduct* products;
   // Where B's k is contiguous; the latter by eights of rows - 1, null where there are none.
   const FewRowsProduct* few_rows_products;
@@ -63,29 +65,39 @@ class BlockProduct {
   // rows, or broadcast to rows as lanes.
   enum class Form : uint8_t { panels, few_rows, row_lanes };
 
-  // A run of k within a block, short enough for the caches; without steps after the last.
+  // A run of k within a block, short enough for the caches; without steps after the last. Where B's stored
+  // rows are steps of k, each chain is a run of its own.
   struct Run {
     int segment = 0;
     Steps steps;
     Form form = Form::panels;
-    bool accumulate = false;  // to the sums of the runs before
-    bool finishes = false;    // the sums
-
-    bool operator==(const Run&) const = default;
+    int chain = 0, chains = 1;  // the first, and how many
+    bool accumulate = false;    // to the sums of the runs before
+    bool finishes = false;      // the sums
   };
 
   const Segment& segment_of(const Run& run) const { return plan_.gemm.segments[run.segment]; }
   const Multiplier& multiplier_of(const Run& run) const {
     return plan_.multipliers[static_cast<size_t>(run.segment)];
   }
-  int64_t units_of(const Run& run) const {
-    const int steps = multiplier_of(run).steps;
-    return (run.steps.count() + steps - 1) / steps;
+  // Units of each chain: where they are packed, zeros are among them.
+  int64_t chain_length(const Run& run) const {
+    const Multiplier& multiplier = multiplier_of(run);
+    return multiplier.chains.length((run.steps.count() + multiplier.steps - 1) / multiplier.steps);
+  }
+  // In A's panels, of all chains, and in B's, of the run's.
+  int64_t a_units_of(const Run& run) const { return chain_length(run) * multiplier_of(run).chains.count; }
+  int64_t b_units_of(const Run& run) const { return chain_length(run) * run.chains; }
+  // Those that are packed of B.
+  ChainSteps chain_steps_of(const Run& run) const {
+    return {.steps = run.steps,
+            .chains = run.chains == 1 ? multiplier_of(run).chains : Chains{},
+            .chain = run.chain};
   }
   int64_t k_of(const RowBlock& rows, int segment) const;
   Run first_run(const RowBlock& rows) const { return run_from(rows, 0, 0); }
   Run run_after(const RowBlock& rows, const Run& run) const;
-  Run run_from(const RowBlock& rows, int segment, int64_t step) const;
+  Run run_from(const RowBlock& rows, int segment, int64_t step, int chain = 0) const;
   Form form_of(const RowBlock& rows, const Segment& segment, const Multiplier& multiplier) const;
   int64_t longest_run(const RowBlock& rows, const Run& run) const;
 
@@ -118,7 +130,8 @@ class BlockProduct {
   int64_t lines_per_tile_ = 0;
   // What A's panels hold.
   const RowBlock* packed_rows_ = nullptr;
-  Run packed_run_;
+  int packed_segment_ = 0;
+  Steps packed_steps_;
 };
 
 }  // namespace moe::cpu

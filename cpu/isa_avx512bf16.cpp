@@ -29,6 +29,8 @@ struct BFloat16PairUnits {
 
   template <class T>
   static constexpr int kPerWord = 1;
+  template <class T>
+  static constexpr int kChains = 1;
 
   static F load_words(const bfloat16* row, int64_t steps) {
     return steps >= 2 * V::kWidth ? V::load_pairs(row) : V::load_pairs_n(row, static_cast<int>(steps));

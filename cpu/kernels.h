@@ -1,8 +1,8 @@
 // What one instruction set provides: a table of kernels, filled by its own translation unit (isa_*.cpp).
 //
 // Every kernel computes each output element by one fixed sequence of operations, whatever the tile, thread or
-// batch around it: a matrix product adds its terms in ascending k, one fused multiply-add each. That makes
-// results deterministic and batch-invariant, and lets tiles be chosen freely.
+// batch around it; Chains is that of a matrix product. That makes results deterministic and batch-invariant,
+// and lets tiles be chosen freely.
 #pragma once
 
 #include <cstdint>
@@ -28,10 +28,36 @@ constexpr int steps_per_unit(PanelKind kind) {
   return kind == PanelKind::bfloat16_pairs ? 2 : 1;
 }
 
-// Copies `lanes` ≤ `pitch` lanes over `steps` steps of k into panel[unit][pitch], converted; other lanes
-// become zero. Units past an odd end are zero. Up to `width` - 1 units after the panel may be overwritten.
-// Where stored rows are steps of k, twice as many lanes as a pitch of `width` make two panels, the second
-// right behind the first: both slivers of a tile.
+// The order in which a product adds its terms: chains of multiply-adds, one a unit, in ascending k. One chain
+// from the first term to the last; or, run by run of kChainedUnits units, several, which take the words of 32
+// bits of stored rows by turns. The first of these continues the sum, the others start from zero and are
+// added to it, one after the other. So a register may add several words of a row at once, and little of B has
+// to be transposed (cpu/isa/quads.h). All are equally long: what a run has not is zeros.
+struct Chains {
+  int count = 1;
+  int together = 1;  // consecutive units of one chain: those of a word
+
+  // Units of each chain, where a run has so many.
+  int64_t length(int64_t units) const {
+    const int64_t turn = int64_t{count} * together;
+    return (units + turn - 1) / turn * together;
+  }
+};
+inline constexpr int kMostChains = 4;
+inline constexpr int64_t kChainedUnits = 1024;
+
+// Of a forward product of such units by a B of such a dtype: several where B's numbers are widened, for that
+// is where one chain takes longer than memory. However B's rows lie, so that every layout of a weight gives
+// the same bits. Other products have one.
+constexpr Chains chains_of(PanelKind kind, DType b) {
+  if (kind != PanelKind::floats || b == DType::float32) return {};
+  return {.count = kMostChains, .together = b == DType::bfloat16 ? 2 : 1};
+}
+
+// Copies `lanes` ≤ `pitch` lanes over `steps` steps of k, a run's at most, into panel[unit][pitch],
+// converted; other lanes become zero, and units past an odd end. The units of each chain lie behind those of
+// the one before. Where stored rows are steps of k, twice as many lanes as a pitch of `width` make two
+// panels, the second right behind the first: both slivers of a tile.
 struct PackArgs {
   const void* const* rows;  // stored rows: one per lane (k contiguous) or one per step (lanes contiguous)
   int64_t offset;           // elements to skip in each stored row
@@ -39,6 +65,7 @@ struct PackArgs {
   int pitch;
   int64_t steps;
   float* panel;
+  Chains chains = {};
 };
 using PackKernel = void (*)(const PackArgs&);
 
@@ -70,18 +97,22 @@ struct StreamedTile {
 
 // c[rows][2·width] (+)= Σ_unit a[unit][rows] · b[sliver][unit][width]
 struct TileProductArgs {
-  int64_t units;
+  int64_t units;  // of each chain
   const float* a;
   const float* b0;
   const float* b1;
   float* c;
   bool accumulate;             // add to c instead of starting at zero
+  int first_chain = 0;         // of a run; c holds the sum of those before
+  int chains = 1;              // from that one on
   StreamedTile streamed = {};  // where the sums go instead of to c, or nowhere
   AheadShare ahead = {};       // at most one line a unit is asked for
 };
 using TileProduct = void (*)(const TileProductArgs&);
 
-// c[rows][width of 2·width] (+)= Σ_step a[unit][rows] · b[lane][step], B as it is stored: a row a lane.
+// c[rows][width of 2·width] (+)= Σ_step a[unit][rows] · b[lane][step], B as it is stored: a row a lane. Of
+// several chains a has a word of each side by side: a[word of each][unit of the word][row][chain], zeros
+// after the last step.
 struct FewRowsArgs {
   const void* const* rows;  // of each lane
   int64_t offset;           // elements to skip in each
@@ -208,6 +239,8 @@ struct Kernels {
   // By panel kind and source dtype (float32, bfloat16, float16); pairs come from bfloat16 alone.
   PackKernel pack_k_contiguous[kPanelKinds][3];
   PackKernel pack_lanes_contiguous[kPanelKinds][3];
+  // A of few rows, as FewRowsArgs has it where there are several chains. By its dtype; of floats.
+  PackKernel pack_words[3];
   // By panel kind, source dtype and rows - 1; of all the rows that a tile may have.
   FewRowsProduct few_rows_product[kPanelKinds][3][kMaxTileRows];
   // By panel kind, source dtype and eights of rows - 1; null where the instruction set has no such product.

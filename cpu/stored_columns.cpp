@@ -18,7 +18,23 @@ Ahead ahead_of_rows(const StoredColumns& columns, const void* const* rows, int64
       .row = rows, .begin = begin, .end = begin + bytes, .at = begin, .lines = lines_of(bytes) * row_count};
 }
 
+// Calls visit(first, count) for the consecutive steps of a chain.
+template <class Visit>
+void for_each_turn(const ChainSteps& of, Visit visit) {
+  const auto& [count, together] = of.chains;
+  if (count == 1) return visit(of.steps.begin, of.steps.count());
+  const int64_t turn = int64_t{count} * together;
+  for (int64_t step = of.steps.begin + int64_t{of.chain} * together; step < of.steps.end; step += turn)
+    visit(step, std::min<int64_t>(together, of.steps.end - step));
+}
+
 }  // namespace
+
+int64_t ChainSteps::count() const {
+  int64_t count = 0;
+  for_each_turn(*this, [&](int64_t /*first*/, int64_t steps) { count += steps; });
+  return count;
+}
 
 Ahead ahead_of(const StoredColumns& columns) {
   return ahead_of_rows(columns, columns.rows, columns.row_count);
@@ -68,7 +84,7 @@ StoredColumns ColumnFinder::list_columns(const void** rows, const Segment& segme
 }
 
 StoredColumns ColumnFinder::list_steps(const void** rows, const Segment& segment, int64_t group,
-                                       int64_t first, const Steps& steps) const {
+                                       int64_t first, const ChainSteps& steps) const {
   StoredColumns columns = {
       .slivers = {}, .dtype = segment.b[0].dtype, .rows = rows, .row_count = 0, .offset = 0, .length = 0};
   for (int i = 0; i < kSlivers; ++i) {
@@ -77,11 +93,14 @@ StoredColumns ColumnFinder::list_steps(const void** rows, const Segment& segment
       columns.slivers[i] = columns.slivers[0];
       continue;
     }
-    const void** own = rows + columns.row_count;
-    columns.slivers[i] = {
-        .rows = own, .row_count = b.absent ? 0 : steps.count(), .offset = 0, .lanes = 0, .absent = b.absent};
-    list_rows(b, group, first + steps.begin, columns.slivers[i].row_count, own);
-    columns.row_count += columns.slivers[i].row_count;
+    const void** const own = rows + columns.row_count;
+    columns.slivers[i] = {.rows = own, .row_count = 0, .offset = 0, .lanes = 0, .absent = b.absent};
+    if (b.absent) continue;
+    for_each_turn(steps, [&](int64_t step, int64_t count) {
+      list_rows(b, group, first + step, count, rows + columns.row_count);
+      columns.row_count += count;
+    });
+    columns.slivers[i].row_count = rows + columns.row_count - own;
   }
   return columns;
 }

@@ -17,6 +17,15 @@ struct Steps {
   bool operator==(const Steps&) const = default;
 };
 
+// Those of a run's steps that one of its chains takes.
+struct ChainSteps {
+  Steps steps;
+  Chains chains = {};
+  int chain = 0;
+
+  int64_t count() const;
+};
+
 // Of one tile and one run of k.
 struct StoredColumns {
   struct Sliver {
@@ -60,7 +69,7 @@ class ColumnFinder {
   // those of one tile or, to ask for memory, of several. `first` is the group's first step. `rows` has room
   // for the steps of two matrices.
   StoredColumns list_steps(const void** rows, const Segment& segment, int64_t group, int64_t first,
-                           const Steps& steps) const;
+                           const ChainSteps& steps) const;
   void place(StoredColumns& columns, int64_t col, int64_t count) const;
 
  private:

@@ -59,7 +59,8 @@ GroupedGemm product_of_linears(const RoutedRows& rows, const Operand& input,
           .rows = rows.count,
           .n = columns,
           .segments = {weights},
-          .side_by_side = side_by_side};
+          .side_by_side = side_by_side,
+          .forward = true};
 }
 
 Segment pair_segment(const ExpertLinear& linear, const Tensor& low, const GroupedGemm& gemm) {

@@ -106,7 +106,8 @@ class ExpertProducts {
     for (size_t i = 0; i < linears.size(); ++i) {
       const ExpertLinear& linear = linears[i];
       if (!linear.at.lora_a) continue;
-      low[i] = low_rank_rows(linear, backward_segment(linear, linear.at.lora_b, d_outputs));
+      low[i] = low_rank_rows(linear, backward_segment(linear, linear.at.lora_b, d_outputs),
+                             /*forward=*/false);
       gemm.segments.add({.k = linear.rank(),
                          .a = operand_of(low[i]->tensor),
                          .b = {operand_of(linear.at.lora_a.transposed())}});
@@ -158,20 +159,22 @@ class ExpertProducts {
 
  private:
   // scale · (rows · matrixᵀ), [R, rank], in the dtype of the pair.
-  Workspace low_rank_rows(const ExpertLinear& linear, const Segment& segment) const {
+  Workspace low_rank_rows(const ExpertLinear& linear, const Segment& segment, bool forward) const {
     Workspace low = backend_.workspace(rows_.count, linear.rank(), segment.b[0].dtype);
     backend_.multiply({.groups = rows_.groups,
                        .offsets = rows_.offsets,
                        .rows = rows_.count,
                        .n = linear.rank(),
-                       .segments = {segment}},
+                       .segments = {segment},
+                       .forward = forward},
                       backend_.store_rows(low.tensor, linear.lora_scale));
     return low;
   }
 
   // scale · lora_a · input: what lora_b multiplies.
   Workspace low_rank_input(const Operand& input, const ExpertLinear& linear) const {
-    return low_rank_rows(linear, {.k = linear.inputs, .a = input, .b = {operand_of(linear.at.lora_a)}});
+    return low_rank_rows(linear, {.k = linear.inputs, .a = input, .b = {operand_of(linear.at.lora_a)}},
+                         /*forward=*/true);
   }
 
   // The product of linears that make columns side by side: `n` of each of one matrix, or of two at once.

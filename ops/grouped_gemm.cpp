@@ -31,7 +31,8 @@ Operand as_steps(Operand rows) {
 GroupedGemm times_transposed(const Tensor& left, const Tensor& right) {
   return {.rows = left.dim(0),
           .n = right.dim(0),
-          .segments = {{.k = left.dim(1), .a = operand_of(left), .b = {operand_of(right)}}}};
+          .segments = {{.k = left.dim(1), .a = operand_of(left), .b = {operand_of(right)}}},
+          .forward = true};
 }
 
 GroupedGemm times(const Tensor& left, const Tensor& right) {

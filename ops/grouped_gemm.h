@@ -8,7 +8,7 @@
 // The sum over segments s adds what has operands of its own: gate's and up's share of an input's gradient,
 // the low-rank path of an adapted weight. It is one long k.
 //
-// Each element of C is one chain of multiply-adds over ascending segments and k, whatever the blocking.
+// Each element of C is a fixed sequence of multiply-adds over ascending segments, whatever the blocking.
 #pragma once
 
 #include <cassert>
@@ -97,6 +97,8 @@ struct GroupedGemm {
   bool side_by_side = false;
   // Multiply in float32 whatever the dtypes: routing must not round.
   bool exact = false;
+  // rows × weightᵀ: terms may be added in an order that suits groups of few rows.
+  bool forward = false;
 };
 
 // Products of plain matrices, in one group of all the rows of `left`.

@@ -18,7 +18,7 @@ template <class T, class Meanwhile>
 [[gnu::always_inline]] inline void transpose_half_lines(const T* const (&rows)[V::kWidth], int64_t step,
                                                         F (&words)[kHalfLine], Meanwhile meanwhile) {
   const auto load = [&](int a, int b)
-                        MOE_INLINE_LAMBDA { return V::load_half_lines(rows[a] + step, rows[b] + step); };
+                        MOE_INLINE_LAMBDA { return V::load_halves(rows[a] + step, rows[b] + step); };
   Transposition next;
   MOE_UNROLLED
   for (int i = 0; i < kHalfLine; ++i) {
@@ -38,24 +38,6 @@ template <class Units, class T, class Visit>
     visit(i * kPerWord + unit, Units::template unit_of<T>(words[i], unit));
 }
 
-// While memory is busy it drops what it is asked for. So a line is asked for twice: a tile ahead, in the
-// order of addresses, and again so many bytes before its turn, when an answer that came costs little.
-inline constexpr int64_t kBytesAskedAgain = 256;
-
-// The rows that are multiplied after these, with which a list begins that nobody has asked for yet; or null.
-struct NextRows {
-  explicit NextRows(const AheadShare& share) {
-    if (share.of == nullptr) return;
-    const int64_t lines = (share.of->end - share.of->begin + kCacheLine - 1) / kCacheLine;
-    if (share.of->lines < V::kWidth * lines) return;  // Fewer rows than lanes.
-    rows = share.of->row;
-    begin = share.of->begin;
-  }
-
-  const void* const* rows = nullptr;
-  int64_t begin = 0;  // in bytes
-};
-
 // Of the rows' half lines at a step of k, and where these end, of the next ones'; every other time the lines
 // of half of the rows.
 template <class Units, class T>
@@ -64,7 +46,7 @@ template <class Units, class T>
   constexpr int kRows = V::kWidth / 2;
   constexpr auto kSize = static_cast<int64_t>(sizeof(T));
   const int64_t first = step / kStepsOfHalfLine<Units, T> % 2 * kRows;
-  const int64_t at = step + kBytesAskedAgain / kSize;
+  const int64_t at = step + kBytesAskedAgain / V::kWidth / kSize;
   if (at < steps) {
     MOE_UNROLLED
     for (int i = 0; i < kRows; ++i) __builtin_prefetch(rows[first + i] + at);
@@ -113,26 +95,35 @@ void half_line_product(const FewRowsArgs& args) {
   store_sums(args, sums);
 }
 
-// As pack_k_contiguous(), where all lanes are there.
+// As pack_k_contiguous(), where all lanes are there and chains are those of such a B.
 template <class Units, class T>
 void pack_half_lines(const PackArgs& args) {
-  if (args.pitch != V::kWidth || args.lanes != V::kWidth) return pack_k_contiguous<Units, T>(args);
+  constexpr int kPerWord = Units::template kPerWord<T>, kChains = Units::template kChains<T>;
   constexpr int kUnits = kUnitsOfHalfLine<Units, T>, kSteps = kStepsOfHalfLine<Units, T>;
+  const bool all = args.pitch == V::kWidth && args.lanes == V::kWidth;
+  const bool by_words = args.chains.together == kPerWord || kChains == 1;
+  if (!all || args.chains.count != kChains || !by_words) return pack_k_contiguous<Units, T>(args);
+  const int64_t units = padded_units(args.chains, units_of<Units>(args.steps));
   const T* rows[V::kWidth];
   for (int i = 0; i < V::kWidth; ++i) rows[i] = static_cast<const T*>(args.rows[i]) + args.offset;
-  float* out = args.panel;
-  const auto store = [&](int unit, F lanes) MOE_INLINE_LAMBDA { V::store(out + unit * V::kWidth, lanes); };
+  float* chains[kChains];
+  for (int i = 0; i < kChains; ++i) chains[i] = args.panel + units / kChains * i * V::kWidth;
+  const auto store = [&](int unit, F lanes) MOE_INLINE_LAMBDA {
+    const int word = unit / kPerWord, in_chain = word / kChains * kPerWord + unit % kPerWord;
+    V::store(chains[word % kChains] + in_chain * V::kWidth, lanes);
+  };
   int64_t step = 0;
-  for (; step + kSteps <= args.steps; step += kSteps, out += kUnits * V::kWidth) {
+  for (; step + kSteps <= args.steps; step += kSteps) {
     F words[kHalfLine];
     transpose_half_lines(rows, step, words, [](int) {});
     MOE_UNROLLED
     for (int i = 0; i < kHalfLine; ++i) for_each_unit_of_word<Units, T>(words, i, store);
+    for (float*& chain : chains) chain += kUnits / kChains * V::kWidth;
   }
   if (step == args.steps) return;
   F words[V::kWidth];
   load_transposed<Units>(rows, V::kWidth, step, args.steps - step, words);
-  for_each_unit<Units, T>(words, units_of<Units>(args.steps - step), store);
+  for_each_unit<Units, T>(words, static_cast<int>(units - step / Units::kSteps), store);
 }
 
 template <class Units, class T, int... Minus1>
@@ -145,8 +136,10 @@ struct HalfLines {
   template <class Units, class T>
   static constexpr void add(Kernels& table, PanelKind kind, DType source) {
     table.pack_k_contiguous[static_cast<int>(kind)][static_cast<int>(source)] = pack_half_lines<Units, T>;
-    fill_half_line_products<Units, T>(
-        table.few_rows_product[static_cast<int>(kind)][static_cast<int>(source)],
-        std::make_integer_sequence<int, kTileRows>{});
+    if constexpr (Units::template kChains<T> == 1) {
+      fill_half_line_products<Units, T>(
+          table.few_rows_product[static_cast<int>(kind)][static_cast<int>(source)],
+          std::make_integer_sequence<int, kTileRows>{});
+    }
   }
 };

@@ -1,8 +1,5 @@
 // Packing: operands in whatever layout and dtype become panels of 32-bit units, [unit][lane]. Included inside
 // an anonymous namespace after V.
-//
-// Full registers are stored even where fewer lanes are wanted: what spills over is overwritten by the next
-// store, because units are written in ascending and blocks of lanes in the order that makes it so.
 
 // Stored rows are lanes: blocks of kWidth x kWidth words are transposed in registers, of which the `given`
 // first rows are there.
@@ -43,26 +40,108 @@ inline constexpr int kBlockOfUnits = V::kWidth * Units::template kPerWord<T>;
 template <class Units, class T>
 inline constexpr int kBlockOfSteps = kBlockOfUnits<Units, T> * Units::kSteps;
 
+// As many lanes as are wanted of a register.
+inline void store_lanes(float* p, F lanes, int wanted) {
+  if (wanted >= V::kWidth) {
+    V::store(p, lanes);
+  } else {
+    V::store_n(p, lanes, wanted);
+  }
+}
+
+// Units of a run in which each chain has its turn.
+inline int64_t units_of_turn(const Chains& chains) {
+  return int64_t{chains.count} * chains.together;
+}
+// Of all chains, where a run has so many.
+inline int64_t padded_units(const Chains& chains, int64_t units) {
+  const int64_t turn = units_of_turn(chains);
+  return (units + turn - 1) / turn * turn;
+}
+
+// Where the units of a panel lie, in floats from its start. `Units` at a time are asked for, of which the
+// first is a multiple.
+template <int Units>
+class UnitOffsets {
+ public:
+  UnitOffsets(const PackArgs& args, int64_t units) : pitch_(args.pitch) {
+    const Chains& chains = args.chains;
+    const int64_t chain = padded_units(chains, units) / chains.count;
+    for (int unit = 0; unit < kPeriod; ++unit) {
+      const int word = unit / chains.together;
+      const int64_t in_chain = word / chains.count * chains.together + unit % chains.together;
+      offsets_[unit] = (word % chains.count * chain + in_chain) * pitch_;
+    }
+    period_ = kPeriod / chains.count * pitch_;
+  }
+
+  // Of unit `first` + `i`.
+  int64_t operator()(int64_t first, int i) const {
+    if constexpr (Units == kPeriod) return first / kPeriod * period_ + offsets_[i];
+    return (first + i) / kPeriod * period_ + offsets_[(first + i) % kPeriod];
+  }
+
+ private:
+  // Whole turns, of two units a word at most.
+  static constexpr int kPeriod = Units > 2 * kMostChains ? Units : 2 * kMostChains;
+
+  const int64_t pitch_;
+  int64_t period_ = 0;
+  int64_t offsets_[kPeriod];
+};
+
 template <class Units, class T>
 void pack_k_contiguous(const PackArgs& args) {
   constexpr int kUnits = kBlockOfUnits<Units, T>, kSteps = kBlockOfSteps<Units, T>;
-  for (int lane = (args.pitch - 1) / V::kWidth * V::kWidth; lane >= 0; lane -= V::kWidth) {
+  const int64_t units = units_of<Units>(args.steps), padded = padded_units(args.chains, units);
+  const UnitOffsets<kUnits> offset(args, units);
+  for (int lane = 0; lane < args.pitch; lane += V::kWidth) {
     const int64_t left = args.lanes - lane;
     const int given = static_cast<int>(left > 0 ? min_of(V::kWidth, left) : 0);
+    const int wanted = args.pitch - lane;
     const T* rows[V::kWidth];
     for (int i = 0; i < given; ++i) rows[i] = static_cast<const T*>(args.rows[lane + i]) + args.offset;
-    float* out = args.panel + lane;
-    const auto store = [&](int unit, F lanes) MOE_INLINE_LAMBDA { V::store(out + unit * args.pitch, lanes); };
+    float* const out = args.panel + lane;
+    int64_t unit = 0, step = 0;
+    const auto store = [&](int i, F lanes)
+                           MOE_INLINE_LAMBDA { store_lanes(out + offset(unit, i), lanes, wanted); };
     F words[V::kWidth];
-    int64_t step = 0;
     // Constants where the block is whole, so that it stays in registers.
-    for (; step + kSteps <= args.steps; step += kSteps, out += kUnits * args.pitch) {
+    for (; step + kSteps <= args.steps; step += kSteps, unit += kUnits) {
       load_transposed<Units>(rows, given, step, kSteps, words);
       for_each_unit<Units, T>(words, kUnits, store);
     }
-    if (step == args.steps) continue;
-    load_transposed<Units>(rows, given, step, args.steps - step, words);
-    for_each_unit<Units, T>(words, units_of<Units>(args.steps - step), store);
+    for (; unit < padded; step += kSteps, unit += kUnits) {
+      const int64_t steps = args.steps - step;
+      load_transposed<Units>(rows, given, step, steps > 0 ? steps : 0, words);
+      for_each_unit<Units, T>(words, static_cast<int>(min_of(kUnits, padded - unit)), store);
+    }
+  }
+}
+
+// Rows of floats, a word of each chain side by side.
+template <class T>
+void pack_words(const PackArgs& args) {
+  const int together = args.chains.together;
+  const int64_t turn = units_of_turn(args.chains), turns = padded_units(args.chains, args.steps) / turn;
+  for (int row = 0; row < args.lanes; ++row) {
+    const T* from = static_cast<const T*>(args.rows[row]) + args.offset;
+    const auto load = [&](int64_t step) {
+      const int64_t left = args.steps - step;
+      return V::load_n(from + step, static_cast<int>(left > V::kWidth ? V::kWidth : left > 0 ? left : 0));
+    };
+    for (int64_t first = 0; first < turns; first += V::kQuads) {
+      F units[2] = {load(first * turn), V::zero()};
+      if (together == 2) V::deinterleave(units[0], load(first * turn + V::kWidth), units[0], units[1]);
+      for (int unit = 0; unit < together; ++unit) {
+        float lanes[V::kWidth];
+        V::store(lanes, units[unit]);
+        for (int64_t i = first; i < min_of(first + V::kQuads, turns); ++i) {
+          std::memcpy(args.panel + ((i * together + unit) * args.lanes + row) * kMostChains,
+                      lanes + (i - first) * kMostChains, sizeof(float) * kMostChains);
+        }
+      }
+    }
   }
 }
 
@@ -76,7 +155,8 @@ inline void pack_lanes(const PackArgs& args, Load load) {
     const T* row = static_cast<const T*>(args.rows[step]) + args.offset;
     const T* next = has_next ? static_cast<const T*>(args.rows[step + 1]) + args.offset : nullptr;
     for (int lane = 0; lane < args.pitch; lane += V::kWidth) {
-      V::store(out + lane, load(row + lane, has_next ? next + lane : nullptr, args.lanes - lane));
+      store_lanes(out + lane, load(row + lane, has_next ? next + lane : nullptr, args.lanes - lane),
+                  args.pitch - lane);
     }
   }
 }

@@ -104,3 +104,22 @@ class PacedPrefetcher {
   const void* const* row_ = nullptr;
   int64_t begin_ = 0, end_ = 0, at_ = 0;
 };
+
+// While memory is busy it drops what it is asked for. So a line of stored rows that are multiplied on their
+// way is asked for twice: a tile ahead, in the order of addresses, and again when so many bytes of all rows
+// that are read side by side come before it, when an answer that came costs little.
+inline constexpr int64_t kBytesAskedAgain = 4096;
+
+// The rows that are multiplied after these, with which a list begins that nobody has asked for yet; or null.
+struct NextRows {
+  explicit NextRows(const AheadShare& share) {
+    if (share.of == nullptr) return;
+    const int64_t lines = (share.of->end - share.of->begin + kCacheLine - 1) / kCacheLine;
+    if (share.of->lines < V::kWidth * lines) return;  // Fewer rows than lanes.
+    rows = share.of->row;
+    begin = share.of->begin;
+  }
+
+  const void* const* rows = nullptr;
+  int64_t begin = 0;  // in bytes
+};

@@ -12,6 +12,7 @@
 #include "cpu/isa/pack.h"
 // Products of few rows transpose as packing does.
 #include "cpu/isa/few_rows.h"
+#include "cpu/isa/quads.h"
 #include "cpu/isa/route_token.h"
 #include "cpu/isa/rows.h"
 #include "cpu/isa/tile_product.h"
@@ -21,8 +22,10 @@ struct WholeLines {
   template <class Units, class T>
   static constexpr void add(Kernels& table, PanelKind kind, DType source) {
     table.pack_k_contiguous[static_cast<int>(kind)][static_cast<int>(source)] = pack_k_contiguous<Units, T>;
-    fill_few_rows<Units, T>(table.few_rows_product[static_cast<int>(kind)][static_cast<int>(source)],
-                            std::make_integer_sequence<int, kTileRows>{});
+    if constexpr (Units::template kChains<T> == 1) {
+      fill_few_rows<Units, T>(table.few_rows_product[static_cast<int>(kind)][static_cast<int>(source)],
+                              std::make_integer_sequence<int, kTileRows>{});
+    }
   }
 };
 
@@ -32,6 +35,10 @@ constexpr void add_source(Kernels& table, PanelKind kind, DType source) {
   table.pack_lanes_contiguous[static_cast<int>(kind)][static_cast<int>(source)] =
       pack_lanes_contiguous<Units, T>;
   Transposing::template add<Units, T>(table, kind, source);
+  if constexpr (Units::template kChains<T> > 1) {
+    fill_quads<T>(table.few_rows_product[static_cast<int>(kind)][static_cast<int>(source)],
+                  std::make_integer_sequence<int, kTileRows>{});
+  }
 }
 
 template <class Units>
@@ -50,6 +57,9 @@ constexpr Kernels make_kernels(const char* name) {
   add_source<Transposing, FloatUnits, float>(table, PanelKind::floats, DType::float32);
   add_source<Transposing, FloatUnits, bfloat16>(table, PanelKind::floats, DType::bfloat16);
   add_source<Transposing, FloatUnits, float16>(table, PanelKind::floats, DType::float16);
+  table.pack_words[static_cast<int>(DType::float32)] = pack_words<float>;
+  table.pack_words[static_cast<int>(DType::bfloat16)] = pack_words<bfloat16>;
+  table.pack_words[static_cast<int>(DType::float16)] = pack_words<float16>;
   table.store = store;
   table.settle = V::settle;
   table.activate = activate;

@@ -17,28 +17,50 @@ template <class Units, class T, int Rows>
   }
 }
 
+template <int Rows>
+[[gnu::always_inline]] inline void store_tile(float* c, const F (&left)[Rows], const F (&right)[Rows]) {
+  MOE_UNROLLED
+  for (int i = 0; i < Rows; ++i, c += kTilePitch) {
+    V::store(c, left[i]);
+    V::store(c + V::kWidth, right[i]);
+  }
+}
+
 template <class Units, int Rows>
 void tile_product(const TileProductArgs& args) {
   F left[Rows], right[Rows];
-  MOE_UNROLLED
-  for (int i = 0; i < Rows; ++i) {
-    left[i] = args.accumulate ? V::load(args.c + i * kTilePitch) : V::zero();
-    right[i] = args.accumulate ? V::load(args.c + i * kTilePitch + V::kWidth) : V::zero();
-  }
   const float *a = args.a, *b0 = args.b0, *b1 = args.b1;
-  PacedPrefetcher ahead(args.ahead, args.units);
-  for (int64_t unit = 0; unit < args.units; ++unit) {
-    ahead.turn();
-    const F x0 = V::load(b0), x1 = V::load(b1);
+  PacedPrefetcher ahead(args.ahead, args.units * args.chains);
+  const int end = args.first_chain + args.chains;
+  for (int chain = args.first_chain;;) {
+    const bool continues = chain == 0 && args.accumulate;
     MOE_UNROLLED
     for (int i = 0; i < Rows; ++i) {
-      const F y = V::set(a[i]);
-      left[i] = Units::multiply_add(y, x0, left[i]);
-      right[i] = Units::multiply_add(y, x1, right[i]);
+      left[i] = continues ? V::load(args.c + i * kTilePitch) : V::zero();
+      right[i] = continues ? V::load(args.c + i * kTilePitch + V::kWidth) : V::zero();
     }
-    a += Rows;
-    b0 += V::kWidth;
-    b1 += V::kWidth;
+    for (int64_t unit = 0; unit < args.units; ++unit) {
+      ahead.turn();
+      const F x0 = V::load(b0), x1 = V::load(b1);
+      MOE_UNROLLED
+      for (int i = 0; i < Rows; ++i) {
+        const F y = V::set(a[i]);
+        left[i] = Units::multiply_add(y, x0, left[i]);
+        right[i] = Units::multiply_add(y, x1, right[i]);
+      }
+      a += Rows;
+      b0 += V::kWidth;
+      b1 += V::kWidth;
+    }
+    if (chain > 0) {
+      MOE_UNROLLED
+      for (int i = 0; i < Rows; ++i) {
+        left[i] = V::add(V::load(args.c + i * kTilePitch), left[i]);
+        right[i] = V::add(V::load(args.c + i * kTilePitch + V::kWidth), right[i]);
+      }
+    }
+    if (++chain == end) break;
+    store_tile<Rows>(args.c, left, right);
   }
   if (args.streamed.out != nullptr) {
     switch (args.streamed.dtype) {
@@ -50,12 +72,7 @@ void tile_product(const TileProductArgs& args) {
         return stream_sums<Units, float, Rows>(args.streamed, left, right);
     }
   }
-  float* c = args.c;
-  MOE_UNROLLED
-  for (int i = 0; i < Rows; ++i, c += kTilePitch) {
-    V::store(c, left[i]);
-    V::store(c + V::kWidth, right[i]);
-  }
+  store_tile<Rows>(args.c, left, right);
 }
 
 template <class Units, int... Minus1>

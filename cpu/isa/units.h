@@ -9,6 +9,10 @@ struct FloatUnits {
   template <class T>
   static constexpr int kPerWord = std::is_same_v<T, bfloat16> ? 2 : 1;
 
+  // Of a B of such numbers; chains_of().
+  template <class T>
+  static constexpr int kChains = std::is_same_v<T, float> ? 1 : kMostChains;
+
   // Up to kWidth words of a row where steps of k lie side by side; zeros after the last step.
   template <class T>
   static F load_words(const T* row, int64_t steps) {

@@ -3,6 +3,8 @@
 struct V {
   using F = __m256;
   static constexpr int kWidth = 8;
+  // Of four lanes each.
+  static constexpr int kQuads = 2;
 
   static F zero() { return _mm256_setzero_ps(); }
   static F set(float x) { return _mm256_set1_ps(x); }
@@ -87,6 +89,42 @@ struct V {
     b = _mm256_permute2f128_ps(low, high, 0x31);
   }
 
+  // Four words of 32 bits, or as many float16, widened; and behind them as many others.
+  static F load_halves(const float* a, const float* b) { return joined(_mm_loadu_ps(a), _mm_loadu_ps(b)); }
+  static F load_halves(const bfloat16* a, const bfloat16* b) {
+    return load_halves(reinterpret_cast<const float*>(a), reinterpret_cast<const float*>(b));
+  }
+  static F load_halves(const float16* a, const float16* b) {
+    return joined(_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(a))),
+                  _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(b))));
+  }
+
+  // The same quad everywhere.
+  static F load_quad(const float* p) { return _mm256_broadcast_ps(reinterpret_cast<const __m128*>(p)); }
+  // Lane i of each quad, in all of its lanes.
+  template <int i>
+  static F of_quads(F x) {
+    return _mm256_permute_ps(x, 0x55 * i);
+  }
+  // kQuads floats as the first lanes of quads, zeros in the others; and back.
+  static F load_first_of_quads(const float* p) { return joined(_mm_load_ss(p), _mm_load_ss(p + 1)); }
+  static void store_first_of_quads(float* p, F x) {
+    _mm_store_ss(p, _mm256_castps256_ps128(x));
+    _mm_store_ss(p + 1, _mm256_extractf128_ps(x, 1));
+  }
+
+  // Two rows of two quads, transposed in two steps between which other arithmetic can go.
+  struct QuadTransposition {
+    F words[kQuads];  // after the last step
+
+    // Of the words at element `at` of each row, half of which are so many elements.
+    template <class T>
+    [[gnu::always_inline]] void step(int step, const T* const* rows, int64_t at, int64_t half) {
+      at += step * half;
+      words[step] = load_halves(rows[0] + at, rows[1] + at);
+    }
+  };
+
   static void transpose(F r[8]) {
     F t[8];
     for (int i = 0; i < 8; i += 2) {
@@ -107,6 +145,9 @@ struct V {
   }
 
  private:
+  static F joined(__m128 low, __m128 high) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(low), high, 1);
+  }
   // Each half of a shuffle took from one half of both registers: a0 b0 a1 b1 become a0 a1 b0 b1, two lanes
   // each.
   static F in_order(F halves) {

@@ -5,6 +5,8 @@ struct V {
   using F = __m512;
   using Mask = __mmask16;
   static constexpr int kWidth = 16;
+  // Of four lanes each.
+  static constexpr int kQuads = 4;
 
   static Mask first(int n) { return static_cast<Mask>((1u << n) - 1); }
 
@@ -124,6 +126,40 @@ struct V {
     for (int i = 0; i < 16; ++i) r[i] = t[i];
   }
 
+  // The same quad everywhere.
+  static F load_quad(const float* p) { return _mm512_broadcast_f32x4(_mm_loadu_ps(p)); }
+  // Lane i of each quad, in all of its lanes.
+  template <int i>
+  static F of_quads(F x) {
+    return _mm512_permute_ps(x, 0x55 * i);
+  }
+  // kQuads floats as the first lanes of quads, zeros in the others; and back.
+  static F load_first_of_quads(const float* p) { return _mm512_maskz_expandloadu_ps(0x1111, p); }
+  static void store_first_of_quads(float* p, F x) {
+    _mm_storeu_ps(p, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, x)));
+  }
+
+  // Four rows of four quads, transposed in four steps between which other arithmetic can go.
+  struct QuadTransposition {
+    F words[kQuads];  // after the last step
+
+    // Of the words at element `at` of each row, half of which are so many elements.
+    template <class T>
+    [[gnu::always_inline]] void step(int step, const T* const* rows, int64_t at, int64_t half) {
+      if (step % 2 == 0) {
+        at += step / 2 * half;
+        rows_[0] = load_halves(rows[0] + at, rows[1] + at);
+        rows_[1] = load_halves(rows[2] + at, rows[3] + at);
+      } else {
+        words[step - 1] = _mm512_shuffle_f32x4(rows_[0], rows_[1], 0x88);
+        words[step] = _mm512_shuffle_f32x4(rows_[0], rows_[1], 0xdd);
+      }
+    }
+
+   private:
+    F rows_[2];  // half a line of two rows each
+  };
+
   // Sixteen rows by eight words of 32 bits, transposed in eight steps, so that other arithmetic can go
   // between them: shuffles have one of Intel's ports for themselves, and leave the other idle.
   struct Transposition {
@@ -156,9 +192,9 @@ struct V {
     F pairs_[4], quads_[kWords];  // a word of two rows, and of four, side by side
   };
   // Of two rows, one behind the other: eight words of 32 bits, or as many float16, widened.
-  static F load_half_lines(const float* a, const float* b) { return joined_halves(a, b); }
-  static F load_half_lines(const bfloat16* a, const bfloat16* b) { return joined_halves(a, b); }
-  static F load_half_lines(const float16* a, const float16* b) {
+  static F load_halves(const float* a, const float* b) { return joined_halves(a, b); }
+  static F load_halves(const bfloat16* a, const bfloat16* b) { return joined_halves(a, b); }
+  static F load_halves(const float16* a, const float16* b) {
     const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(a));
     const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b));
     return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1));

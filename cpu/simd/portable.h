@@ -6,6 +6,8 @@ struct V {
   typedef int32_t I __attribute__((vector_size(16)));
   typedef uint32_t U __attribute__((vector_size(16)));
   static constexpr int kWidth = 4;
+  // Of four lanes each.
+  static constexpr int kQuads = 1;
 
   static F zero() { return F{}; }
   static F set(float x) { return F{x, x, x, x}; }
@@ -82,6 +84,32 @@ struct V {
     for (int i = 0; i < n; ++i) largest = p[i] > largest ? p[i] : largest;
     return largest;
   }
+
+  static F load_words(const float* p) { return load(p); }
+  static F load_words(const bfloat16* p) { return load_pairs(p); }
+  static F load_words(const float16* p) { return load(p); }
+
+  // A register is one quad.
+  static F load_quad(const float* p) { return load(p); }
+  // Lane i of each quad, in all of its lanes.
+  template <int i>
+  static F of_quads(F x) {
+    return set(x[i]);
+  }
+  // kQuads floats as the first lanes of quads, zeros in the others; and back.
+  static F load_first_of_quads(const float* p) { return F{*p}; }
+  static void store_first_of_quads(float* p, F x) { *p = x[0]; }
+
+  // There is nothing to transpose.
+  struct QuadTransposition {
+    F words[kQuads];  // after the last step
+
+    // Of the words at element `at` of each row.
+    template <class T>
+    [[gnu::always_inline]] void step(int /*step*/, const T* const* rows, int64_t at, int64_t /*half*/) {
+      words[0] = load_words(rows[0] + at);
+    }
+  };
 
   // Even and odd lanes of a, then b; and back.
   static void deinterleave(F a, F b, F& even, F& odd) {

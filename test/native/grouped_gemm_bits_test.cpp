@@ -1,5 +1,5 @@
 // Grouped products give the same bits for every thread count and whatever other rows share the batch, and in
-// float32 those of one chain of multiply-adds.
+// float32 those of chains of multiply-adds.
 #include <cstring>
 
 #include "support/expect.h"
@@ -22,7 +22,10 @@ std::vector<GroupedShape> large_shapes(DType dtype) {
        .n = 37,
        .segments = {segment(1029, true), gate_pair},
        .side_by_side = true,
-       .gathered = true},
+       .gathered = true,
+       .forward = true},
+      {.counts = counts, .n = 67, .segments = {segment(1031, true)}, .forward = true},
+      {.counts = counts, .n = 67, .segments = {segment(1029, false)}, .forward = true},
       {.counts = counts, .n = 67, .segments = {segment(1031, true)}},
       {.counts = counts, .n = 67, .segments = {segment(515, false), segment(515, false), segment(9, true)}},
       {.ragged = Ragged::k,
@@ -86,7 +89,7 @@ TEST_SUITE("grouped_gemm_bits") {
     });
   }
 
-  TEST_CASE("each float element is one chain of multiply-adds") {
+  TEST_CASE("each float element is the sum of its chains of multiply-adds") {
     Random random(17);
     for (DType dtype : kFloatDTypes) {
       INFO(std::string(name_of(dtype)));
@@ -96,7 +99,7 @@ TEST_SUITE("grouped_gemm_bits") {
         const GroupedProblem problem(shape, random);
         const std::vector<float> c = problem.run();
         // Some rows of every tile.
-        for (int64_t row = 0; row < problem.rows(); row += 5) {
+        for (int64_t row = problem.rows() - 1; row >= 0; row -= 5) {
           std::vector<float> want;
           for (int64_t column = 0; column < problem.columns(); ++column)
             want.push_back(problem.chained(row, column));

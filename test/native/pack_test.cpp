@@ -1,9 +1,10 @@
-// Packing: every lane and step of a panel is the source's, the rest is zero, and no more is written than
-// promised.
+// Packing: every lane and step of a panel is the source's and lies where its chain is, the rest is zero, and
+// nothing else is written.
 #include <algorithm>
 #include <numeric>
 #include <vector>
 
+#include "support/chains.h"
 #include "support/expect.h"
 
 namespace moe::test {
@@ -18,6 +19,7 @@ struct Panel {
   int64_t offset;
   int lanes, pitch;
   int64_t steps;
+  cpu::Chains chains = {};
 };
 
 // Stored rows in no order of their own. Elements before `offset` are NaN; the last row ends where reading
@@ -69,9 +71,10 @@ uint32_t wanted_unit(const Panel& panel, const Stored& stored, int64_t unit, int
 
 bool packs_exactly(const cpu::Kernels& table, const Panel& panel, Random& random) {
   const Stored stored(panel, random);
-  const int64_t units = (panel.steps + steps_per_unit(panel.kind) - 1) / steps_per_unit(panel.kind);
+  const int64_t given = (panel.steps + steps_per_unit(panel.kind) - 1) / steps_per_unit(panel.kind);
+  const int64_t units = panel.chains.length(given) * panel.chains.count;
   const int64_t panels = panel.lanes > panel.pitch ? cpu::kSlivers : 1;
-  Array out(DType::float32, panels * units * panel.pitch + table.width - 1);
+  Array out(DType::float32, panels * units * panel.pitch);
   const auto pack =
       (panel.k_contiguous
            ? table.pack_k_contiguous
@@ -81,11 +84,35 @@ bool packs_exactly(const cpu::Kernels& table, const Panel& panel, Random& random
         .lanes = panel.lanes,
         .pitch = panel.pitch,
         .steps = panel.steps,
-        .panel = out.f32()});
+        .panel = out.f32(),
+        .chains = panel.chains});
   for (int64_t unit = 0; unit < units; ++unit) {
     for (int lane = 0; lane < panels * panel.pitch; ++lane) {
-      const int64_t i = (lane / panel.pitch * units + unit) * panel.pitch + lane % panel.pitch;
+      const int64_t at = position_of(panel.chains, unit, given);
+      const int64_t i = (lane / panel.pitch * units + at) * panel.pitch + lane % panel.pitch;
       if (out.bits(i) != wanted_unit(panel, stored, unit, lane)) return false;
+    }
+  }
+  return out.guard_untouched();
+}
+
+// A row's words of all chains lie side by side.
+bool packs_words(const cpu::Kernels& table, const Panel& panel, Random& random) {
+  const Stored stored(panel, random);
+  const auto& [count, together] = panel.chains;
+  const int64_t units = panel.chains.length(panel.steps) * count;
+  Array out(DType::float32, units * panel.lanes);
+  table.pack_words[static_cast<size_t>(panel.source)]({.rows = stored.rows.data(),
+                                                       .offset = panel.offset,
+                                                       .lanes = panel.lanes,
+                                                       .steps = panel.steps,
+                                                       .panel = out.f32(),
+                                                       .chains = panel.chains});
+  for (int64_t unit = 0; unit < units; ++unit) {
+    const int64_t word = unit / together, turn = word / count, of_word = unit % together;
+    for (int row = 0; row < panel.lanes; ++row) {
+      const int64_t i = ((turn * together + of_word) * panel.lanes + row) * count + word % count;
+      if (out.bits(i) != wanted_unit(panel, stored, unit, row)) return false;
     }
   }
   return out.guard_untouched();
@@ -98,13 +125,14 @@ std::vector<int> pitches_of(const cpu::Kernels& table) {
   return pitches;
 }
 
-void check_packing(const cpu::Kernels& table, PanelKind kind, DType source, bool k_contiguous) {
+void check_packing(const cpu::Kernels& table, PanelKind kind, DType source, bool k_contiguous,
+                   const cpu::Chains& chains = {}) {
   Random random(1);
   const int64_t w = table.width;
   const auto check = [&](int lanes, int pitch) {
     for (int64_t steps :
          {int64_t{1}, int64_t{2}, int64_t{3}, w - 1, w, w + 1, 2 * w - 1, 2 * w, 2 * w + 1, 4 * w + 3}) {
-      const Panel panel = {kind, source, k_contiguous, steps % 4, lanes, pitch, steps};
+      const Panel panel = {kind, source, k_contiguous, steps % 4, lanes, pitch, steps, chains};
       CAPTURE(pitch);
       CAPTURE(lanes);
       CAPTURE(steps);
@@ -127,11 +155,36 @@ TEST_SUITE("kernels") {
         for (DType source : kFloatDTypes) {
           INFO("floats from ", std::string(name_of(source)));
           check_packing(table, PanelKind::floats, source, k_contiguous);
+          if (!k_contiguous) continue;
+          for (int together : {1, 2}) {
+            CAPTURE(together);
+            check_packing(table, PanelKind::floats, source, true, {cpu::kMostChains, together});
+          }
         }
         const auto pairs = static_cast<size_t>(PanelKind::bfloat16_pairs);
         if (table.tile_product[pairs][0] == nullptr) continue;
         INFO("pairs");
         check_packing(table, PanelKind::bfloat16_pairs, DType::bfloat16, k_contiguous);
+      }
+    });
+  }
+
+  TEST_CASE("packing copies the words of few rows exactly") {
+    for_each_table([](const cpu::Kernels& table) {
+      Random random(5);
+      const int64_t w = table.width;
+      for (DType source : kFloatDTypes) {
+        INFO(std::string(name_of(source)));
+        for (int together : {1, 2}) {
+          CAPTURE(together);
+          for (int rows = 1; rows <= table.tile_rows; ++rows) {
+            for (int64_t steps : {int64_t{1}, w - 1, w, w + 1, 2 * w - 1, 2 * w, 4 * w + 3}) {
+              const Panel panel = {PanelKind::floats,           source, true, steps % 4, rows, rows, steps,
+                                   {cpu::kMostChains, together}};
+              if (!packs_words(table, panel, random)) FAIL_CHECK(rows, " rows of ", steps, " differ");
+            }
+          }
+        }
       }
     });
   }

@@ -1,9 +1,11 @@
 // Products that read B as it is stored, of few rows and with rows as lanes: the bits of the same columns
 // packed and multiplied as tiles, in their own sliver of C and nowhere else, from stored rows that end where
 // reading faults.
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
+#include "support/chains.h"
 #include "support/expect.h"
 
 namespace moe::test {
@@ -26,6 +28,7 @@ class Problem {
   Problem(const cpu::Kernels& table, const StoredCase& given, Random& random)
       : table_(table),
         case_(given),
+        chains_(given.row_lanes ? cpu::Chains{} : cpu::chains_of(given.kind, given.source)),
         units_((given.steps + steps_per_unit(given.kind) - 1) / steps_per_unit(given.kind)),
         pitch_(cpu::kSlivers * table.width),
         a_pitch_(given.row_lanes ? eights() * cpu::kRowLanes : given.rows),
@@ -54,11 +57,12 @@ class Problem {
                         .at = begin,
                         .lines = lines * case_.lanes,
                         .pages = pages};
+    const std::vector<float> a = as_multiplied();
     multiply({.rows = stored_.data(),
               .offset = kOffset,
               .lanes = case_.lanes,
               .steps = case_.steps,
-              .a = a_.f32(),
+              .a = a.data(),
               .c = c.f32() + sliver * table_.width,
               .accumulate = case_.accumulate,
               .ahead = {.of = &ahead, .lines = ahead.lines}});
@@ -94,46 +98,74 @@ class Problem {
     }
   }
 
+  // A as the product has it: of several chains, a word of each side by side.
+  std::vector<float> as_multiplied() {
+    const auto& [count, together] = chains_;
+    const int64_t padded = chains_.length(units_) * count;
+    std::vector<float> a(static_cast<size_t>(padded * a_pitch_), 0.0f);
+    for (int64_t unit = 0; unit < units_; ++unit) {
+      const int64_t turn = unit / (int64_t{count} * together), of_word = unit % together;
+      for (int64_t row = 0; row < a_pitch_; ++row) {
+        const int64_t i = ((turn * together + of_word) * a_pitch_ + row) * count + chain_of(chains_, unit);
+        std::memcpy(&a[static_cast<size_t>(i)], a_.f32() + unit * a_pitch_ + row, sizeof(float));
+      }
+    }
+    return a;
+  }
+
   // Each row a tile of its own, whose bits are those of every tile.
   std::vector<float> multiply_as_tiles(int sliver) {
-    Array panel(DType::float32, units_ * table_.width + table_.width - 1),
-        zeros(DType::float32, units_ * table_.width);
-    std::memset(zeros.at(0), 0, static_cast<size_t>(zeros.size()) * sizeof(float));
-    table_.pack_k_contiguous[kind()][source()]({.rows = stored_.data(),
-                                                .offset = kOffset,
-                                                .lanes = case_.lanes,
-                                                .pitch = table_.width,
-                                                .steps = case_.steps,
-                                                .panel = panel.f32()});
     std::vector<float> c(static_cast<size_t>(case_.rows * pitch_));
     std::memcpy(c.data(), before_.at(0), bytes_of_c());
-    std::vector<float> a(static_cast<size_t>(units_));
-    for (int64_t row = 0; row < case_.rows; ++row) {
-      for (int64_t unit = 0; unit < units_; ++unit)
-        std::memcpy(&a[static_cast<size_t>(unit)], a_.f32() + unit * a_pitch_ + row, sizeof(float));
-      table_.tile_product[kind()][0]({.units = units_,
-                                      .a = a.data(),
-                                      .b0 = sliver == 0 ? panel.f32() : zeros.f32(),
-                                      .b1 = sliver == 0 ? zeros.f32() : panel.f32(),
-                                      .c = c.data() + row * pitch_,
-                                      .accumulate = case_.accumulate});
-    }
+    const int64_t run = chains_.count > 1 ? cpu::kChainedUnits : case_.steps;
+    for (int64_t begin = 0; begin < case_.steps; begin += run)
+      add_run(sliver, begin, std::min(run, case_.steps - begin), c);
     return c;
+  }
+  void add_run(int sliver, int64_t begin, int64_t steps, std::vector<float>& c) {
+    const int64_t units = (steps + steps_per_unit(case_.kind) - 1) / steps_per_unit(case_.kind);
+    const int64_t length = chains_.length(units), padded = length * chains_.count;
+    Array panel(DType::float32, padded * table_.width);
+    const std::vector<float> zeros(static_cast<size_t>(padded * table_.width), 0.0f);
+    table_.pack_k_contiguous[kind()][source()]({.rows = stored_.data(),
+                                                .offset = kOffset + begin,
+                                                .lanes = case_.lanes,
+                                                .pitch = table_.width,
+                                                .steps = steps,
+                                                .panel = panel.f32(),
+                                                .chains = chains_});
+    std::vector<float> a(static_cast<size_t>(padded), 0.0f);
+    const int64_t first = begin / steps_per_unit(case_.kind);
+    for (int64_t row = 0; row < case_.rows; ++row) {
+      for (int64_t unit = 0; unit < units; ++unit) {
+        std::memcpy(&a[static_cast<size_t>(position_of(chains_, unit, units))],
+                    a_.f32() + (first + unit) * a_pitch_ + row, sizeof(float));
+      }
+      table_.tile_product[kind()][0]({.units = length,
+                                      .a = a.data(),
+                                      .b0 = sliver == 0 ? panel.f32() : zeros.data(),
+                                      .b1 = sliver == 0 ? zeros.data() : panel.f32(),
+                                      .c = c.data() + row * pitch_,
+                                      .accumulate = case_.accumulate || begin > 0,
+                                      .chains = chains_.count});
+    }
   }
 
   const cpu::Kernels& table_;
   const StoredCase case_;
+  const cpu::Chains chains_;
   const int64_t units_, pitch_, a_pitch_;
   Array b_, a_, before_;
   std::vector<const void*> stored_;
 };
 
-// `lane_counts` of B's columns, in every length of k that ends somewhere else in a block of it; the longest
-// is more than the bytes before whose turn a line is asked for again.
+// `lane_counts` of B's columns, in every length of k that ends somewhere else in a block of it, and in one
+// that is longer than the bytes before whose turn a line is asked for again.
 void check(const cpu::Kernels& table, StoredCase given, std::vector<int> lane_counts, Random& random) {
-  const int64_t block = 16 * steps_per_unit(given.kind);
+  const int64_t block = 16 * steps_per_unit(given.kind), longest = cpu::kChainedUnits + block + 5;
   for (int lanes : lane_counts) {
-    for (int64_t steps : {int64_t{1}, block - 1, block, block + 1, 3 * block, 9 * block + 2}) {
+    for (int64_t steps : {int64_t{1}, block - 1, block, block + 1, 3 * block, 9 * block + 2, longest}) {
+      if (steps == longest && given.rows % 4 > 1) continue;
       for (bool accumulate : {false, true}) {
         given.lanes = lanes;
         given.steps = steps;

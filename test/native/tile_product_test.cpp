@@ -1,4 +1,4 @@
-// Tile products: for floats the bits of one chain of multiply-adds over ascending k, which makes every
+// Tile products: for floats the bits of chains of multiply-adds over ascending k, which makes every
 // instruction set that fuses agree with every other; for bfloat16 pairs a bound against float64.
 #include <algorithm>
 #include <cstring>
@@ -12,41 +12,52 @@ using cpu::PanelKind;
 
 // The panels of one tile, and C before the product where it is added to.
 struct TileCase {
-  TileCase(const cpu::Kernels& kernels, PanelKind panels, int tile_rows, int64_t unit_count, bool add,
-           Random& random)
+  TileCase(const cpu::Kernels& kernels, PanelKind panels, int tile_rows, int chain_count, int64_t length,
+           bool add, Random& random)
       : table(kernels),
         kind(panels),
         rows(tile_rows),
-        units(unit_count),
+        chains(chain_count),
+        units(chain_count * length),
         accumulate(add),
         pitch(cpu::kSlivers * kernels.width),
-        a(dtype(), unit_count * tile_rows * steps_per_unit(panels), random),
-        b0(dtype(), unit_count * kernels.width * steps_per_unit(panels), random),
-        b1(dtype(), unit_count * kernels.width * steps_per_unit(panels), random),
+        a(dtype(), units * tile_rows * steps_per_unit(panels), random),
+        b0(dtype(), units * kernels.width * steps_per_unit(panels), random),
+        b1(dtype(), units * kernels.width * steps_per_unit(panels), random),
         before(DType::float32, rows * pitch, random),
         c(DType::float32, rows * pitch) {
+    reset();
+  }
+
+  void reset() {
     if (accumulate) std::memcpy(c.at(0), before.at(0), static_cast<size_t>(rows * pitch) * sizeof(float));
   }
 
   DType dtype() const { return kind == PanelKind::floats ? DType::float32 : DType::bfloat16; }
 
   void run(const cpu::StreamedTile& streamed = {}, const cpu::AheadShare& ahead = {}) {
-    table.tile_product[static_cast<size_t>(kind)][rows - 1]({.units = units,
+    table.tile_product[static_cast<size_t>(kind)][rows - 1]({.units = units / chains,
                                                              .a = a.f32(),
                                                              .b0 = b0.f32(),
                                                              .b1 = b1.f32(),
                                                              .c = c.f32(),
                                                              .accumulate = accumulate,
+                                                             .chains = chains,
                                                              .streamed = streamed,
                                                              .ahead = ahead});
   }
 
-  // Calls visit(a, b) for the steps of an element of C, in their order.
+  // Calls visit(a, b) for the steps of an element of C, in their order; of all chains, or of one.
   template <class Visit>
   void each_step(int64_t row, int64_t lane, Visit visit) const {
+    for (int chain = 0; chain < chains; ++chain) each_step_of(chain, row, lane, visit);
+  }
+  template <class Visit>
+  void each_step_of(int chain, int64_t row, int64_t lane, Visit visit) const {
     const int per_unit = steps_per_unit(kind);
     const Array& b = lane < table.width ? b0 : b1;
-    for (int64_t unit = 0; unit < units; ++unit) {
+    const int64_t length = units / chains;
+    for (int64_t unit = chain * length; unit < (chain + 1) * length; ++unit) {
       for (int half = 0; half < per_unit; ++half) {
         visit(a[(unit * rows + row) * per_unit + half],
               b[(unit * table.width + lane % table.width) * per_unit + half]);
@@ -56,19 +67,23 @@ struct TileCase {
 
   const cpu::Kernels& table;
   PanelKind kind;
-  int rows;
-  int64_t units;
+  int rows, chains;
+  int64_t units;  // of all chains
   bool accumulate;
   int64_t pitch;
   Array a, b0, b1, before, c;
 };
 
-bool has_bits_of_chain(const TileCase& tile) {
+bool has_bits_of_chains(const TileCase& tile) {
   for (int64_t i = 0; i < tile.c.size(); ++i) {
     auto sum = static_cast<float>(tile.accumulate ? tile.before[i] : 0.0);
-    tile.each_step(i / tile.pitch, i % tile.pitch, [&](double a, double b) {
-      sum = multiply_add(tile.table, static_cast<float>(a), static_cast<float>(b), sum);
-    });
+    for (int chain = 0; chain < tile.chains; ++chain) {
+      float own = chain == 0 ? sum : 0;
+      tile.each_step_of(chain, i / tile.pitch, i % tile.pitch, [&](double a, double b) {
+        own = multiply_add(tile.table, static_cast<float>(a), static_cast<float>(b), own);
+      });
+      sum = chain == 0 ? own : sum + own;
+    }
     uint32_t bits;
     std::memcpy(&bits, &sum, sizeof bits);
     if (tile.c.bits(i) != bits) return false;
@@ -85,8 +100,10 @@ void check_streamed(TileCase& tile, DType dtype, int64_t gap) {
   // The last row ends with a page: all are aligned.
   const int64_t span = Matrix::span(tile.rows, tile.pitch, stride);
   Array streamed(dtype, span), stored(dtype, span);
+  tile.reset();
   tile.run({.out = streamed.at(0), .stride = stride, .dtype = dtype});
   tile.table.settle();
+  tile.reset();
   tile.run();
   tile.table.store({.c = tile.c.f32(),
                     .rows = tile.rows,
@@ -131,12 +148,15 @@ void for_each_tile_case(const cpu::Kernels& table, PanelKind kind, Body body) {
   Random random(2);
   for (int rows = 1; rows <= table.tile_rows; ++rows) {
     for (int64_t units : {1, 2, 7, 33}) {
-      for (bool accumulate : {false, true}) {
-        CAPTURE(rows);
-        CAPTURE(units);
-        CAPTURE(accumulate);
-        TileCase tile(table, kind, rows, units, accumulate, random);
-        body(tile);
+      for (int chains : {1, cpu::kMostChains}) {
+        for (bool accumulate : {false, true}) {
+          CAPTURE(rows);
+          CAPTURE(chains);
+          CAPTURE(units);
+          CAPTURE(accumulate);
+          TileCase tile(table, kind, rows, chains, units, accumulate, random);
+          body(tile);
+        }
       }
     }
   }
@@ -149,7 +169,7 @@ TEST_SUITE("kernels") {
     for_each_table([](const cpu::Kernels& table) {
       for_each_tile_case(table, PanelKind::floats, [](TileCase& tile) {
         tile.run();
-        if (!has_bits_of_chain(tile)) FAIL_CHECK("the bits differ");
+        if (!has_bits_of_chains(tile)) FAIL_CHECK("the bits differ");
       });
     });
   }

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "cpu/kernels.h"
+#include "support/chains.h"
 #include "support/expect.h"
 
 namespace moe::test {
@@ -130,7 +131,8 @@ std::vector<float> GroupedProblem::run() const {
                       .m = shape_.m,
                       .n = shape_.n,
                       .side_by_side = shape_.side_by_side,
-                      .exact = shape_.exact};
+                      .exact = shape_.exact,
+                      .forward = shape_.forward};
   for (const Segment& segment : segments_) gemm.segments.add(description(segment));
   const auto take = [&](int64_t row, int64_t column, float value) {
     float& element = c[static_cast<size_t>(row * columns() + column)];
@@ -166,10 +168,16 @@ double GroupedProblem::exactly(int64_t row, int64_t column) const {
 }
 
 float GroupedProblem::chained(int64_t row, int64_t column) const {
+  const int64_t group = group_of(row);
   float sum = 0;
-  each_term(row, column, [&](double a, double b) {
-    sum = multiply_add(cpu::kernels(), static_cast<float>(a), static_cast<float>(b), sum);
-  });
+  for (const Segment& segment : segments_) {
+    const cpu::Chains chains =
+        shape_.forward ? cpu::chains_of(cpu::PanelKind::floats, segment.shape.b) : cpu::Chains{};
+    sum = add_in_chains(chains, steps_of(segment, group), sum, [&](int64_t step, float own) {
+      return multiply_add(cpu::kernels(), static_cast<float>(a_value(segment, group, row, step)),
+                          static_cast<float>(b_value(segment, group, column, step)), own);
+    });
+  }
   return sum;
 }
 

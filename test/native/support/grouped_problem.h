@@ -28,6 +28,7 @@ struct GroupedShape {
   bool side_by_side = false;
   bool gathered = false;  // routed rows lie elsewhere than in their order
   bool exact = false;
+  bool forward = false;
   bool streamed = false;  // whole tiles, where they are whole cache lines
 };
 
@@ -52,7 +53,7 @@ class GroupedProblem {
     }
   }
   double exactly(int64_t row, int64_t column) const;
-  // As a chain of the chosen table's multiply-adds.
+  // As the chains of the chosen table's multiply-adds, of floats.
   float chained(int64_t row, int64_t column) const;
 
   // The same rows of A, but only those that keep(row), each still in its group.
