@@ -107,13 +107,13 @@ template <class T, int Rows>
       MOE_UNROLLED
       for (int i = 0; i < kColumnRegisters; ++i) {
         const bool none = begin == 0 && !args.accumulate;
-        sums[row][i] =
-            none ? V::zero() : V::load_first_of_quads(c + row * kSumsPitch + i * V::kQuads);
+        sums[row][i] = none ? V::zero() : V::load_first_of_quads(c + row * kSumsPitch + i * V::kQuads);
       }
     }
     int64_t step = begin;
     for (; step + kLineSteps <= end; step += kLineSteps) {
-      // The words of the next line come while these are multiplied: out of order alone, little of that overlaps.
+      // The words of the next line come while these are multiplied: out of order alone, little of that
+      // overlaps.
       const int64_t next = step + kLineSteps < whole ? step + kLineSteps : step;
       MOE_UNROLLED
       for (int quad = 0; quad < V::kQuads; ++quad) {
