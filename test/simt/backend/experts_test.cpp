@@ -250,7 +250,7 @@ void run_case(Device& d, const Case& c) {
                         .pre_activation = pre_activation,
                         .dx = out("dx"),
                         .accumulate_dx = c.accumulate,
-                        .d_weights = d.out("dWeights", DType::float32, {c.T, c.K}),
+                        .d_weights = d.out("dWeights", DType::float32, {c.T, c.K}, Match::near, c.dtype),
                         .gradients = gradients.tensors,
                         .accumulate = gradients.accumulate});
 }

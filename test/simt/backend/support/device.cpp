@@ -79,7 +79,7 @@ void check_near(const Device::Output& got, const Device::Output& want) {
   }
   CHECK_MESSAGE(first_untouched == got.bits.size(), got.name, " was written where the CPU wrote nothing, at ",
                 first_untouched);
-  const double bound = bound_of(want.dtype);
+  const double bound = std::max(bound_of(want.dtype), bound_of(want.rounded));
   // False for NaN. Zeros must be exact.
   CHECK_MESSAGE(std::sqrt(error) <= bound * std::sqrt(scale), got.name, " is off by ",
                 std::sqrt(error / scale), ", over ", bound);
@@ -170,10 +170,10 @@ Tensor Device::random(DType dtype, const Shape& shape) {
   return tensor;
 }
 
-Tensor Device::out(std::string name, DType dtype, const Shape& shape, Match match) {
+Tensor Device::out(std::string name, DType dtype, const Shape& shape, Match match, DType rounded) {
   const Tensor tensor = allocate(dtype, shape);
   write(tensor, std::vector<uint32_t>(static_cast<size_t>(tensor.elements()), 0xffffffffu));
-  places_.push_back({std::move(name), tensor, dtype == DType::int32 ? Match::exactly : match});
+  places_.push_back({std::move(name), tensor, dtype == DType::int32 ? Match::exactly : match, rounded});
   return tensor;
 }
 
@@ -191,7 +191,7 @@ std::vector<Device::Output> Device::read_outputs() {
     read_blocking(*queue_, place.tensor, pins_, host.data());
     std::vector<uint32_t> bits(static_cast<size_t>(place.tensor.elements()), 0);
     for (size_t i = 0; i < bits.size(); ++i) std::memcpy(&bits[i], host.data() + i * each, each);
-    outputs.push_back({place.name, place.tensor.dtype, place.match, std::move(bits)});
+    outputs.push_back({place.name, place.tensor.dtype, place.rounded, place.match, std::move(bits)});
   }
   return outputs;
 }

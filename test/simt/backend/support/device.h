@@ -35,15 +35,16 @@ class Device {
   // Unit scale: the standard normal distribution, the same on every device.
   Tensor random(DType dtype, const Shape& shape);
   // All bits set, which is NaN in every float dtype: nothing may be left of it where the other device has
-  // something else.
-  Tensor out(std::string name, DType dtype, const Shape& shape, Match match = Match::near);
+  // something else. Sums on the way to it may be rounded to a narrower dtype.
+  Tensor out(std::string name, DType dtype, const Shape& shape, Match match = Match::near,
+             DType rounded = DType::float32);
   // What an op adds to.
   Tensor sum(std::string name, DType dtype, const Shape& shape);
 
   // Bits of an output, zero-extended.
   struct Output {
     std::string name;
-    DType dtype;
+    DType dtype, rounded;
     Match match;
     std::vector<uint32_t> bits;
   };
@@ -54,6 +55,7 @@ class Device {
     std::string name;
     Tensor tensor;
     Match match;
+    DType rounded = DType::float32;
   };
 
   Tensor allocate(DType dtype, const Shape& shape);
