@@ -9,7 +9,7 @@ struct FloatUnits {
   template <class T>
   static constexpr int kPerWord = std::is_same_v<T, bfloat16> ? 2 : 1;
 
-  // Of a B of such numbers; chains_of().
+  // Of a forward product by a B of such numbers: what chains_of() says, at compile time.
   template <class T>
   static constexpr int kChains = std::is_same_v<T, float> ? 1 : kMostChains;
 
