@@ -17,8 +17,9 @@ constexpr int64_t kBlockUnits = 512;
 // order of its addresses. A is no larger than above.
 constexpr int64_t kFewRowsUnits = 4096;
 static_assert(kFewRowsUnits <= kBlockRowTiles * kBlockUnits && kFewRowsUnits % kChainedUnits == 0);
-// Where rows may be lanes: fewer would leave lanes empty, of more B is packed once for all of them.
-constexpr int64_t kLeastLaneRows = 12, kMostLaneRows = 96;
+// Where rows may be lanes: of more, B is packed once for all of them.
+constexpr int64_t kMostLaneRows = 96;
+static_assert(kBlockRowTiles * kMaxTileRows <= kMaxQuadRows);
 // Of B as stored, a processor that follows rows (cpu/processor.h) is led to the pages of long rows alone:
 // asked for every line, it gets no more than its fill buffers take at a time. Short rows end before it
 // follows, and more rows of A do not want them any faster.
@@ -58,7 +59,7 @@ Multiplier choose_multiplier(const Kernels& table, const Segment& segment, const
           .chains = chains,
           .pack_a = pack_of(segment.a),
           .pack_b = pack_of(segment.b[0]),
-          .pack_few_rows =
+          .pack_a_words =
               chains.count > 1 ? table.pack_words[static_cast<size_t>(segment.a.dtype)] : pack_of(segment.a),
           .products = table.tile_product[static_cast<size_t>(kind)],
           .few_rows_products =
@@ -66,7 +67,9 @@ Multiplier choose_multiplier(const Kernels& table, const Segment& segment, const
                   ? table.few_rows_product[static_cast<size_t>(kind)][static_cast<size_t>(segment.b[0].dtype)]
                   : nullptr,
           .row_lanes_products =
-              table.row_lanes_product[static_cast<size_t>(kind)][static_cast<size_t>(segment.b[0].dtype)]};
+              table.row_lanes_product[static_cast<size_t>(kind)][static_cast<size_t>(segment.b[0].dtype)],
+          .row_quads_product =
+              chains.count > 1 ? table.row_quads_product[static_cast<size_t>(segment.b[0].dtype)] : nullptr};
 }
 
 // A tile has at most so many rows of C; all but the last, a multiple of `step`.
@@ -78,6 +81,11 @@ struct TileHeight {
   int rounded_up(int64_t rows) const { return static_cast<int>((rows + step - 1) / step * step); }
 };
 constexpr TileHeight kLaneTile = {.most = kMaxRowEights * kRowLanes, .step = kRowLanes};
+// A register of rows, a quad each.
+TileHeight quad_tile(const Kernels& table) {
+  const int rows = table.width / kMostChains;
+  return {.most = rows, .step = rows};
+}
 
 // Tiles of nearly equal height: a small last one would waste its loads of B.
 template <class Visit>
@@ -173,10 +181,11 @@ BlockProduct::Run BlockProduct::run_from(const RowBlock& rows, int segment, int6
 BlockProduct::Form BlockProduct::form_of(const RowBlock& rows, const Segment& segment,
                                          const Multiplier& multiplier) const {
   if (!segment.a.k_contiguous || !segment.b[0].k_contiguous) return Form::panels;
-  const bool lanes_suit = kLeastLaneRows <= rows.rows && rows.rows <= kMostLaneRows;
+  const bool lanes_suit = table_.most_rows_beside_lanes < rows.rows && rows.rows <= kMostLaneRows;
   if (lanes_suit && multiplier.row_lanes_products[0] != nullptr) return Form::row_lanes;
-  const bool few = rows.rows <= table_.tile_rows && multiplier.few_rows_products != nullptr;
-  return few ? Form::few_rows : Form::panels;
+  const bool few = rows.rows <= table_.tile_rows;
+  if (few && multiplier.few_rows_products != nullptr) return Form::few_rows;
+  return multiplier.row_quads_product != nullptr ? Form::row_quads : Form::panels;
 }
 
 // In steps of k.
@@ -186,6 +195,11 @@ int64_t BlockProduct::longest_run(const RowBlock& rows, const Run& run) const {
   const int steps = multiplier_of(run).steps;
   if (run.form == Form::panels) return (chained ? kChainedUnits : kBlockUnits) * steps;
   if (run.form == Form::few_rows) return kFewRowsUnits * steps;
+  if (run.form == Form::row_quads) {
+    const int64_t units =
+        kBlockRowTiles * table_.tile_rows * kChainedUnits / quad_tile(table_).rounded_up(rows.rows);
+    return units / kChainedUnits * kChainedUnits;
+  }
   // A is no larger than in the other forms, and no line of B is cut.
   constexpr int64_t kLineUnits = kCacheLine / static_cast<int64_t>(sizeof(float));
   const int64_t units = kBlockRowTiles * table_.tile_rows * kBlockUnits / kLaneTile.rounded_up(rows.rows);
@@ -285,6 +299,10 @@ void BlockProduct::multiply_as_stored(const Block& block, const Run& run, int64_
       multiplier_of(run).few_rows_products[rows.rows - 1](args);
       continue;
     }
+    if (run.form == Form::row_quads) {
+      multiplier_of(run).row_quads_product({.stored = args, .rows = static_cast<int>(rows.rows)});
+      continue;
+    }
     for_each_tile(rows, kLaneTile, [&](int64_t /*row*/, int count) {
       const int lanes = kLaneTile.rounded_up(count);
       multiplier_of(run).row_lanes_products[lanes / kRowLanes - 1]({.stored = args, .rows = count});
@@ -323,8 +341,11 @@ void BlockProduct::pack_rows(const RowBlock& rows, const Run& run) {
   }
   float* panel = scratch_.a.get();
   const Multiplier& multiplier = multiplier_of(run);
-  const PackKernel pack = run.form == Form::few_rows ? multiplier.pack_few_rows : multiplier.pack_a;
-  const TileHeight height = run.form == Form::row_lanes ? kLaneTile : TileHeight{.most = table_.tile_rows};
+  const bool by_words = run.form == Form::few_rows || run.form == Form::row_quads;
+  const PackKernel pack = by_words ? multiplier.pack_a_words : multiplier.pack_a;
+  const TileHeight height = run.form == Form::row_lanes   ? kLaneTile
+                            : run.form == Form::row_quads ? quad_tile(table_)
+                                                          : TileHeight{.most = table_.tile_rows};
   for_each_tile(rows, height, [&](int64_t row, int count) {
     if (operand.k_contiguous) list_rows(operand, rows.group, row, count, stored);
     pack({.rows = stored,

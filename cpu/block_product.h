@@ -31,11 +31,12 @@ struct Multiplier {
   int steps;  // of k in one unit
   Chains chains;
   PackKernel pack_a, pack_b;
-  PackKernel pack_few_rows;  // A of those
+  PackKernel pack_a_words;  // of few rows, and of row quads
   const TileProduct* products;
-  // Where B's k is contiguous; the latter by eights of rows - 1, null where there are none.
+  // Where B's k is contiguous; the second by eights of rows - 1, null where there are none.
   const FewRowsProduct* few_rows_products;
   const RowLanesProduct* row_lanes_products;
+  RowLanesProduct row_quads_product;
 };
 std::vector<Multiplier> choose_multipliers(const GroupedGemm& gemm);
 
@@ -62,8 +63,8 @@ class BlockProduct {
   struct Scratch;
 
   // How A and B meet: both as panels; or B as it is stored, transposed on its way where a single tile has all
-  // rows, or broadcast to rows as lanes.
-  enum class Form : uint8_t { panels, few_rows, row_lanes };
+  // rows, or broadcast to rows as lanes, each one, or one for each chain.
+  enum class Form : uint8_t { panels, few_rows, row_lanes, row_quads };
 
   // A run of k within a block, short enough for the caches; without steps after the last. Where B's stored
   // rows are steps of k, each chain is a run of its own.

@@ -95,6 +95,10 @@ void StoreRows::operator()(const Tile& tile) const {
                    .bias_dtype = bias.tensor.dtype});
 }
 
+void StoreRows::prefetch(const Tile& tile) const {
+  prefetch_rows(out, tile.row * out.dim(1) + tile.col, out.dim(1), tile.rows, tile.lanes);
+}
+
 Epilogue store_block(const ExpertMatrix& out, bool accumulate) {
   const auto store = [out, accumulate](const Tile& tile) {
     kernels().store({.c = tile.c,

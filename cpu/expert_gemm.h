@@ -15,6 +15,7 @@ struct StoreRows {
   bool accumulate = false;
 
   void operator()(const Tile& tile) const;
+  void prefetch(const Tile& tile) const;
 };
 
 // C is group g's block of a weight gradient, whose columns are contiguous.

@@ -20,10 +20,13 @@ constexpr int kTileRows = 14;
 // These build on the table's.
 #include "cpu/isa/half_lines.h"
 #include "cpu/isa/row_lanes.h"
+#include "cpu/isa/row_quads.h"
 
 constexpr Kernels make_avx512_kernels() {
   Kernels table = make_kernels<HalfLines>("avx512");
   add_row_lanes<FloatUnits, float>(table, PanelKind::floats, DType::float32);
+  add_row_quads<bfloat16>(table, DType::bfloat16);
+  add_row_quads<float16>(table, DType::float16);
   return table;
 }
 

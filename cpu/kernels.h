@@ -32,7 +32,8 @@ constexpr int steps_per_unit(PanelKind kind) {
 // from the first term to the last; or, run by run of kChainedUnits units, several, which take the words of 32
 // bits of stored rows by turns. The first of these continues the sum, the others start from zero and are
 // added to it, one after the other. So a register may add several words of a row at once, and little of B has
-// to be transposed (cpu/isa/quads.h). All are equally long: what a run has not is zeros.
+// to be transposed, or nothing (cpu/isa/quads.h, row_quads.h). All are equally long: what a run has not is
+// zeros.
 struct Chains {
   int count = 1;
   int together = 1;  // consecutive units of one chain: those of a word
@@ -127,7 +128,8 @@ using FewRowsProduct = void (*)(const FewRowsArgs&);
 
 // The same with A's rows as the lanes of registers, so that B's columns need no transposing: their units are
 // broadcast. a[unit][rows, in so many eights as the product is for]; lanes of A after `rows` are given no
-// sums.
+// sums. Of several chains a is a panel for each register's rows, width / kMostChains of them, each as
+// FewRowsArgs has it.
 struct RowLanesArgs {
   FewRowsArgs stored;
   int rows;
@@ -136,6 +138,8 @@ using RowLanesProduct = void (*)(const RowLanesArgs&);
 // Rows that share half a register, and how many times as many the largest product has.
 inline constexpr int kRowLanes = 8;
 inline constexpr int kMaxRowEights = 6;
+// Most rows of a product of several chains.
+inline constexpr int kMaxQuadRows = 192;
 
 // out[row][lane] (+)= scale · c[row][lane] + bias[lane]
 struct StoreArgs {
@@ -234,17 +238,21 @@ struct Kernels {
   const char* name;
   int width;      // lanes of a register
   int tile_rows;  // most rows of a tile
+  // More are faster as lanes, where they may be, than beside a B that is transposed on its way.
+  int most_rows_beside_lanes;
   // By panel kind and rows - 1; null where the instruction set has no such product.
   TileProduct tile_product[kPanelKinds][kMaxTileRows];
   // By panel kind and source dtype (float32, bfloat16, float16); pairs come from bfloat16 alone.
   PackKernel pack_k_contiguous[kPanelKinds][3];
   PackKernel pack_lanes_contiguous[kPanelKinds][3];
-  // A of few rows, as FewRowsArgs has it where there are several chains. By its dtype; of floats.
+  // A as FewRowsArgs has it where there are several chains. By its dtype; of floats.
   PackKernel pack_words[3];
   // By panel kind, source dtype and rows - 1; of all the rows that a tile may have.
   FewRowsProduct few_rows_product[kPanelKinds][3][kMaxTileRows];
   // By panel kind, source dtype and eights of rows - 1; null where the instruction set has no such product.
   RowLanesProduct row_lanes_product[kPanelKinds][3][kMaxRowEights];
+  // Of several chains, by source dtype; of floats. Null where there is no such product.
+  RowLanesProduct row_quads_product[3];
 
   void (*store)(const StoreArgs&);
   void (*settle)();

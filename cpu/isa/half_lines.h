@@ -133,6 +133,7 @@ constexpr void fill_half_line_products(FewRowsProduct* table, std::integer_seque
 
 // In place of WholeLines.
 struct HalfLines {
+  static constexpr int kMostRowsBesideLanes = kTileRows;
   template <class Units, class T>
   static constexpr void add(Kernels& table, PanelKind kind, DType source) {
     table.pack_k_contiguous[static_cast<int>(kind)][static_cast<int>(source)] = pack_half_lines<Units, T>;

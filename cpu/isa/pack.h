@@ -119,30 +119,60 @@ void pack_k_contiguous(const PackArgs& args) {
   }
 }
 
-// Rows of floats, a word of each chain side by side.
-template <class T>
-void pack_words(const PackArgs& args) {
-  const int together = args.chains.together;
-  const int64_t turn = units_of_turn(args.chains), turns = padded_units(args.chains, args.steps) / turn;
-  for (int row = 0; row < args.lanes; ++row) {
-    const T* from = static_cast<const T*>(args.rows[row]) + args.offset;
-    const auto load = [&](int64_t step) {
-      const int64_t left = args.steps - step;
-      return V::load_n(from + step, static_cast<int>(left > V::kWidth ? V::kWidth : left > 0 ? left : 0));
-    };
-    for (int64_t first = 0; first < turns; first += V::kQuads) {
-      F units[2] = {load(first * turn), V::zero()};
-      if (together == 2) V::deinterleave(units[0], load(first * turn + V::kWidth), units[0], units[1]);
-      for (int unit = 0; unit < together; ++unit) {
-        float lanes[V::kWidth];
-        V::store(lanes, units[unit]);
-        for (int64_t i = first; i < min_of(first + V::kQuads, turns); ++i) {
-          std::memcpy(args.panel + ((i * together + unit) * args.lanes + row) * kMostChains,
-                      lanes + (i - first) * kMostChains, sizeof(float) * kMostChains);
+// Of kQuads rows, the units of kWidth words from a step on, zeros after the last step: quads[unit of a
+// word][quad of words], a row a quad.
+template <int Together, class T>
+[[gnu::always_inline]] inline void load_row_quads(const T* const (&rows)[V::kQuads], int given, int64_t step,
+                                                  int64_t steps, F (&quads)[Together][V::kQuads]) {
+  const auto load = [&](int row, int64_t at) MOE_INLINE_LAMBDA {
+    const int64_t left = steps - at;
+    return left >= V::kWidth ? V::load(rows[row] + at)
+           : left > 0        ? V::load_n(rows[row] + at, static_cast<int>(left))
+                             : V::zero();
+  };
+  MOE_UNROLLED
+  for (int row = 0; row < V::kQuads; ++row) {
+    F units[2] = {V::zero(), V::zero()};
+    if (row < given) {
+      units[0] = load(row, step);
+      if constexpr (Together == 2) V::deinterleave(units[0], load(row, step + V::kWidth), units[0], units[1]);
+    }
+    MOE_UNROLLED
+    for (int unit = 0; unit < Together; ++unit) quads[unit][row] = units[unit];
+  }
+  MOE_UNROLLED
+  for (int unit = 0; unit < Together; ++unit) V::transpose_quads(quads[unit]);
+}
+
+template <int Together, class T>
+inline void pack_words_of(const PackArgs& args) {
+  constexpr int kTurn = kMostChains * Together;
+  const int64_t turns = padded_units(args.chains, args.steps) / kTurn;
+  for (int first = 0; first < args.pitch; first += V::kQuads) {
+    const int given = min_of(V::kQuads, args.lanes - first), wanted = min_of(V::kQuads, args.pitch - first);
+    const T* rows[V::kQuads];
+    for (int i = 0; i < V::kQuads; ++i)
+      rows[i] = static_cast<const T*>(args.rows[i < given ? first + i : 0]) + args.offset;
+    for (int64_t begin = 0; begin < turns; begin += V::kQuads) {
+      F quads[Together][V::kQuads];
+      load_row_quads<Together>(rows, given, begin * kTurn, args.steps, quads);
+      MOE_UNROLLED
+      for (int i = 0; i < V::kQuads; ++i) {
+        if (begin + i == turns) break;
+        MOE_UNROLLED
+        for (int unit = 0; unit < Together; ++unit) {
+          const int64_t row = ((begin + i) * Together + unit) * args.pitch + first;
+          store_lanes(args.panel + row * kMostChains, quads[unit][i], wanted * kMostChains);
         }
       }
     }
   }
+}
+
+// Rows of floats, a word of each chain side by side.
+template <class T>
+void pack_words(const PackArgs& args) {
+  args.chains.together == 2 ? pack_words_of<2, T>(args) : pack_words_of<1, T>(args);
 }
 
 // Stored rows are steps of k: lanes are copied as they lie. `load` makes a register of a lane's units from

@@ -12,6 +12,20 @@ inline constexpr int kColumnRegisters = 2;
 template <class T>
 inline constexpr int kElementsOfWords = V::kWidth * (std::is_same_v<T, bfloat16> ? 2 : 1);
 
+// The words of V::kQuads rows from a step on, of which no line is left; zeros after the last step.
+template <class T>
+inline V::QuadTransposition transposed_rest(const T* const* rows, int64_t step, int64_t left) {
+  float words[V::kQuads][V::kWidth];
+  const float* word_rows[V::kQuads];
+  for (int i = 0; i < V::kQuads; ++i) {
+    V::store(words[i], FloatUnits::load_words(rows[i] + step, left));
+    word_rows[i] = words[i];
+  }
+  typename V::QuadTransposition rest;
+  for (int quad = 0; quad < V::kQuads; ++quad) rest.step(quad, word_rows, 0, V::kWidth / 2);
+  return rest;
+}
+
 // Stored rows of B: the columns of which registers hold a quad each, and those that come after.
 template <class T>
 struct QuadColumns {
@@ -125,16 +139,8 @@ template <class T, int Rows>
       take();
     }
     if (step < end) {
-      float rest[QuadColumns<T>::kColumns][V::kWidth];
-      const float* rest_rows[QuadColumns<T>::kColumns];
-      for (int i = 0; i < QuadColumns<T>::kColumns; ++i) {
-        V::store(rest[i], Units::load_words(columns.rows[i] + step, end - step));
-        rest_rows[i] = rest[i];
-      }
-      for (int i = 0; i < kColumnRegisters; ++i) {
-        for (int quad = 0; quad < V::kQuads; ++quad)
-          coming[i].step(quad, rest_rows + i * V::kQuads, 0, V::kWidth / 2);
-      }
+      for (int i = 0; i < kColumnRegisters; ++i)
+        coming[i] = transposed_rest(columns.rows + i * V::kQuads, step, end - step);
       take();
       MOE_UNROLLED
       for (int quad = 0; quad < V::kQuads; ++quad)

@@ -19,6 +19,7 @@
 
 // How rows in which the steps of k lie side by side are transposed: by whole lines.
 struct WholeLines {
+  static constexpr int kMostRowsBesideLanes = 11;
   template <class Units, class T>
   static constexpr void add(Kernels& table, PanelKind kind, DType source) {
     table.pack_k_contiguous[static_cast<int>(kind)][static_cast<int>(source)] = pack_k_contiguous<Units, T>;
@@ -53,6 +54,7 @@ constexpr Kernels make_kernels(const char* name) {
   table.name = name;
   table.width = V::kWidth;
   table.tile_rows = kTileRows;
+  table.most_rows_beside_lanes = Transposing::kMostRowsBesideLanes;
   add_products<FloatUnits>(table, PanelKind::floats);
   add_source<Transposing, FloatUnits, float>(table, PanelKind::floats, DType::float32);
   add_source<Transposing, FloatUnits, bfloat16>(table, PanelKind::floats, DType::bfloat16);

@@ -106,6 +106,12 @@ struct V {
   static F of_quads(F x) {
     return _mm256_permute_ps(x, 0x55 * i);
   }
+  // Register i of kQuads becomes quad i of each.
+  static void transpose_quads(F (&r)[kQuads]) {
+    const F low = _mm256_permute2f128_ps(r[0], r[1], 0x20);
+    r[1] = _mm256_permute2f128_ps(r[0], r[1], 0x31);
+    r[0] = low;
+  }
   // kQuads floats as the first lanes of quads, zeros in the others; and back.
   static F load_first_of_quads(const float* p) { return joined(_mm_load_ss(p), _mm_load_ss(p + 1)); }
   static void store_first_of_quads(float* p, F x) {

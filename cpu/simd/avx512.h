@@ -133,6 +133,43 @@ struct V {
   static F of_quads(F x) {
     return _mm512_permute_ps(x, 0x55 * i);
   }
+  // Register i of kQuads becomes quad i of each.
+  static void transpose_quads(F (&r)[kQuads]) {
+    const F a = _mm512_shuffle_f32x4(r[0], r[1], 0x88), b = _mm512_shuffle_f32x4(r[0], r[1], 0xdd);
+    const F c = _mm512_shuffle_f32x4(r[2], r[3], 0x88), d = _mm512_shuffle_f32x4(r[2], r[3], 0xdd);
+    r[0] = _mm512_shuffle_f32x4(a, c, 0x88);
+    r[1] = _mm512_shuffle_f32x4(b, d, 0x88);
+    r[2] = _mm512_shuffle_f32x4(a, c, 0xdd);
+    r[3] = _mm512_shuffle_f32x4(b, d, 0xdd);
+  }
+  // Within each quad, register i of four becomes lane i of each.
+  static void transpose_lanes(F (&r)[4]) {
+    const F a = _mm512_unpacklo_ps(r[0], r[1]), b = _mm512_unpackhi_ps(r[0], r[1]);
+    const F c = _mm512_unpacklo_ps(r[2], r[3]), d = _mm512_unpackhi_ps(r[2], r[3]);
+    r[0] = _mm512_shuffle_ps(a, c, 0x44);
+    r[1] = _mm512_shuffle_ps(a, c, 0xee);
+    r[2] = _mm512_shuffle_ps(b, d, 0x44);
+    r[3] = _mm512_shuffle_ps(b, d, 0xee);
+  }
+  // Lane i of each quad as its first lane, zeros in the others.
+  template <int i>
+  static F first_of_quads(F x) {
+    return _mm512_maskz_permute_ps(0x1111, x, 0x55 * i);
+  }
+  // A quad each of the first n rows, n ≥ 1, that lie so many floats apart; and back.
+  static F load_rows_of_quads(const float* p, int64_t pitch, int n) {
+    F x = _mm512_castps128_ps512(_mm_loadu_ps(p));
+    if (n > 1) x = _mm512_insertf32x4(x, _mm_loadu_ps(p + pitch), 1);
+    if (n > 2) x = _mm512_insertf32x4(x, _mm_loadu_ps(p + 2 * pitch), 2);
+    if (n > 3) x = _mm512_insertf32x4(x, _mm_loadu_ps(p + 3 * pitch), 3);
+    return x;
+  }
+  static void store_rows_of_quads(float* p, int64_t pitch, F x, int n) {
+    _mm_storeu_ps(p, _mm512_castps512_ps128(x));
+    if (n > 1) _mm_storeu_ps(p + pitch, _mm512_extractf32x4_ps(x, 1));
+    if (n > 2) _mm_storeu_ps(p + 2 * pitch, _mm512_extractf32x4_ps(x, 2));
+    if (n > 3) _mm_storeu_ps(p + 3 * pitch, _mm512_extractf32x4_ps(x, 3));
+  }
   // kQuads floats as the first lanes of quads, zeros in the others; and back.
   static F load_first_of_quads(const float* p) { return _mm512_maskz_expandloadu_ps(0x1111, p); }
   static void store_first_of_quads(float* p, F x) {

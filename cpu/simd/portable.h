@@ -96,6 +96,8 @@ struct V {
   static F of_quads(F x) {
     return set(x[i]);
   }
+  // Register i of kQuads becomes quad i of each: a register is one.
+  static void transpose_quads(F (&)[kQuads]) {}
   // kQuads floats as the first lanes of quads, zeros in the others; and back.
   static F load_first_of_quads(const float* p) { return F{*p}; }
   static void store_first_of_quads(float* p, F x) { *p = x[0]; }

@@ -101,17 +101,18 @@ bool packs_words(const cpu::Kernels& table, const Panel& panel, Random& random) 
   const Stored stored(panel, random);
   const auto& [count, together] = panel.chains;
   const int64_t units = panel.chains.length(panel.steps) * count;
-  Array out(DType::float32, units * panel.lanes);
+  Array out(DType::float32, units * panel.pitch);
   table.pack_words[static_cast<size_t>(panel.source)]({.rows = stored.rows.data(),
                                                        .offset = panel.offset,
                                                        .lanes = panel.lanes,
+                                                       .pitch = panel.pitch,
                                                        .steps = panel.steps,
                                                        .panel = out.f32(),
                                                        .chains = panel.chains});
   for (int64_t unit = 0; unit < units; ++unit) {
     const int64_t word = unit / together, turn = word / count, of_word = unit % together;
-    for (int row = 0; row < panel.lanes; ++row) {
-      const int64_t i = ((turn * together + of_word) * panel.lanes + row) * count + word % count;
+    for (int row = 0; row < panel.pitch; ++row) {
+      const int64_t i = ((turn * together + of_word) * panel.pitch + row) * count + word % count;
       if (out.bits(i) != wanted_unit(panel, stored, unit, row)) return false;
     }
   }
@@ -178,10 +179,12 @@ TEST_SUITE("kernels") {
         for (int together : {1, 2}) {
           CAPTURE(together);
           for (int rows = 1; rows <= table.tile_rows; ++rows) {
-            for (int64_t steps : {int64_t{1}, w - 1, w, w + 1, 2 * w - 1, 2 * w, 4 * w + 3}) {
-              const Panel panel = {PanelKind::floats,           source, true, steps % 4, rows, rows, steps,
-                                   {cpu::kMostChains, together}};
-              if (!packs_words(table, panel, random)) FAIL_CHECK(rows, " rows of ", steps, " differ");
+            for (int pitch : {rows, rows + 1, rows + 5}) {
+              for (int64_t steps : {int64_t{1}, w - 1, w, w + 1, 2 * w - 1, 2 * w, 4 * w + 3}) {
+                const cpu::Chains chains = {cpu::kMostChains, together};
+                const Panel panel = {PanelKind::floats, source, true, steps % 4, rows, pitch, steps, chains};
+                if (!packs_words(table, panel, random)) FAIL_CHECK(rows, " rows of ", steps, " differ");
+              }
             }
           }
         }

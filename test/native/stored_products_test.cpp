@@ -1,6 +1,6 @@
-// Products that read B as it is stored, of few rows and with rows as lanes: the bits of the same columns
-// packed and multiplied as tiles, in their own sliver of C and nowhere else, from stored rows that end where
-// reading faults.
+// Products that read B as it is stored, of few rows and with rows as lanes or as quads of them: the bits of
+// the same columns packed and multiplied as tiles, in their own sliver of C and nowhere else, from stored
+// rows that end where reading faults.
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -13,10 +13,12 @@ namespace {
 
 using cpu::PanelKind;
 
+enum class Form : uint8_t { few_rows, row_lanes, row_quads };
+
 struct StoredCase {
   PanelKind kind;
   DType source;
-  bool row_lanes;
+  Form form;
   int rows, lanes;
   int64_t steps;
   bool accumulate;
@@ -28,10 +30,13 @@ class Problem {
   Problem(const cpu::Kernels& table, const StoredCase& given, Random& random)
       : table_(table),
         case_(given),
-        chains_(given.row_lanes ? cpu::Chains{} : cpu::chains_of(given.kind, given.source)),
+        chains_(given.form == Form::row_lanes ? cpu::Chains{} : cpu::chains_of(given.kind, given.source)),
         units_((given.steps + steps_per_unit(given.kind) - 1) / steps_per_unit(given.kind)),
         pitch_(cpu::kSlivers * table.width),
-        a_pitch_(given.row_lanes ? eights() * cpu::kRowLanes : given.rows),
+        panel_rows_(given.form == Form::row_lanes   ? eights() * cpu::kRowLanes
+                    : given.form == Form::row_quads ? table.width / cpu::kMostChains
+                                                    : given.rows),
+        a_pitch_((given.rows + panel_rows_ - 1) / panel_rows_ * panel_rows_),
         b_(given.source, given.lanes * (kOffset + given.steps), random),
         a_(panel_dtype(), units_ * a_pitch_ * steps_per_unit(given.kind), random),
         before_(DType::float32, given.rows * pitch_, random) {
@@ -91,14 +96,17 @@ class Problem {
   size_t bytes_of_c() const { return static_cast<size_t>(case_.rows * pitch_) * sizeof(float); }
 
   void multiply(const cpu::FewRowsArgs& args) const {
-    if (case_.row_lanes) {
-      table_.row_lanes_product[kind()][source()][eights() - 1]({.stored = args, .rows = case_.rows});
-    } else {
-      table_.few_rows_product[kind()][source()][case_.rows - 1](args);
+    switch (case_.form) {
+      case Form::few_rows:
+        return table_.few_rows_product[kind()][source()][case_.rows - 1](args);
+      case Form::row_lanes:
+        return table_.row_lanes_product[kind()][source()][eights() - 1]({.stored = args, .rows = case_.rows});
+      case Form::row_quads:
+        return table_.row_quads_product[source()]({.stored = args, .rows = case_.rows});
     }
   }
 
-  // A as the product has it: of several chains, a word of each side by side.
+  // A as the product has it, a panel after the other: of several chains, a word of each side by side.
   std::vector<float> as_multiplied() {
     const auto& [count, together] = chains_;
     const int64_t padded = chains_.length(units_) * count;
@@ -106,7 +114,8 @@ class Problem {
     for (int64_t unit = 0; unit < units_; ++unit) {
       const int64_t turn = unit / (int64_t{count} * together), of_word = unit % together;
       for (int64_t row = 0; row < a_pitch_; ++row) {
-        const int64_t i = ((turn * together + of_word) * a_pitch_ + row) * count + chain_of(chains_, unit);
+        const int64_t in_panel = ((turn * together + of_word) * panel_rows_ + row % panel_rows_) * count;
+        const int64_t i = row / panel_rows_ * panel_rows_ * padded + in_panel + chain_of(chains_, unit);
         std::memcpy(&a[static_cast<size_t>(i)], a_.f32() + unit * a_pitch_ + row, sizeof(float));
       }
     }
@@ -154,7 +163,7 @@ class Problem {
   const cpu::Kernels& table_;
   const StoredCase case_;
   const cpu::Chains chains_;
-  const int64_t units_, pitch_, a_pitch_;
+  const int64_t units_, pitch_, panel_rows_, a_pitch_;
   Array b_, a_, before_;
   std::vector<const void*> stored_;
 };
@@ -187,7 +196,7 @@ void check(const cpu::Kernels& table, StoredCase given, std::vector<int> lane_co
 void check_few_rows(const cpu::Kernels& table, PanelKind kind, DType source) {
   Random random(3);
   for (int rows = 1; rows <= table.tile_rows; ++rows) {
-    const StoredCase given = {.kind = kind, .source = source, .row_lanes = false, .rows = rows};
+    const StoredCase given = {.kind = kind, .source = source, .form = Form::few_rows, .rows = rows};
     check(table, given, {1, table.width - 1, table.width}, random);
   }
 }
@@ -198,9 +207,18 @@ void check_row_lanes(const cpu::Kernels& table, PanelKind kind, DType source) {
   for (int eights = 1; eights <= cpu::kMaxRowEights; ++eights) {
     for (int missing : {0, 1, 7}) {
       const int rows = eights * cpu::kRowLanes - missing;
-      const StoredCase given = {.kind = kind, .source = source, .row_lanes = true, .rows = rows};
+      const StoredCase given = {.kind = kind, .source = source, .form = Form::row_lanes, .rows = rows};
       check(table, given, {1, cpu::kRowLanes, cpu::kRowLanes + 1, table.width}, random);
     }
+  }
+}
+
+void check_row_quads(const cpu::Kernels& table, PanelKind kind, DType source) {
+  Random random(5);
+  if (kind != PanelKind::floats || table.row_quads_product[static_cast<size_t>(source)] == nullptr) return;
+  for (int rows : {1, 4, 7, 8, 13, 16, 22, 40, cpu::kMaxQuadRows - 1}) {
+    const StoredCase given = {.kind = kind, .source = source, .form = Form::row_quads, .rows = rows};
+    check(table, given, {1, 8, 9, table.width}, random);
   }
 }
 
@@ -228,9 +246,18 @@ TEST_SUITE("kernels") {
     for_each_source(check_row_lanes);
   }
 
-  TEST_CASE("rows are lanes wherever a register has halves") {
+  TEST_CASE("rows as quads have the bits of packed tiles") {
+    for_each_source(check_row_quads);
+  }
+
+  TEST_CASE("rows are lanes wherever a register has halves, and quads where chains are several") {
     for_each_table([](const cpu::Kernels& table) {
-      CHECK_EQ(table.row_lanes_product[0][0][0] != nullptr, table.width == 2 * cpu::kRowLanes);
+      const bool has_halves = table.width == 2 * cpu::kRowLanes;
+      CHECK_EQ(table.row_lanes_product[0][0][0] != nullptr, has_halves);
+      for (DType source : kFloatDTypes) {
+        const bool chained = cpu::chains_of(PanelKind::floats, source).count > 1;
+        CHECK_EQ(table.row_quads_product[static_cast<size_t>(source)] != nullptr, has_halves && chained);
+      }
     });
   }
 }
