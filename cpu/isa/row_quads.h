@@ -6,8 +6,9 @@
 
 // Registers of rows times columns are sums: with as many registers of A and one of B, 28 of 32.
 constexpr int kMostRowRegisters = 3, kQuadColumns = 8;
-// Half of the first-level cache is left to A.
-constexpr int64_t kPieceUnits = 512;
+// With the same piece of as many rows as are multiplied at once, less than half of a first-level cache of 48
+// KB: another thread of the core may want the rest.
+constexpr int64_t kPieceUnits = 256;
 static_assert(kChainedUnits % kPieceUnits == 0 && kQuadColumns % V::kQuads == 0);
 
 // The columns of one piece: units[quad of words][unit of the word][column][chain].
