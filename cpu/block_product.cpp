@@ -319,7 +319,9 @@ void BlockProduct::multiply_as_stored(const Block& block, const Run& run, int64_
 
 bool BlockProduct::follows_rows(const RowBlock& rows, const Run& run) const {
   const int64_t bytes = run.steps.count() * static_cast<int64_t>(bytes_of(segment_of(run).b[0].dtype));
-  return processor().follows_rows && bytes >= kLeastFollowedBytes && rows.rows <= kMostFollowedRows;
+  // Rows as quads read their columns by pieces, which it does not follow.
+  const bool evenly = run.form != Form::row_quads;
+  return evenly && processor().follows_rows && bytes >= kLeastFollowedBytes && rows.rows <= kMostFollowedRows;
 }
 
 void BlockProduct::clear(float* sums, int64_t rows) const {

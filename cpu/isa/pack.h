@@ -149,7 +149,8 @@ inline void pack_words_of(const PackArgs& args) {
   constexpr int kTurn = kMostChains * Together;
   const int64_t turns = padded_units(args.chains, args.steps) / kTurn;
   for (int first = 0; first < args.pitch; first += V::kQuads) {
-    const int given = min_of(V::kQuads, args.lanes - first), wanted = min_of(V::kQuads, args.pitch - first);
+    const auto given = static_cast<int>(min_of(V::kQuads, args.lanes - first));
+    const auto wanted = static_cast<int>(min_of(V::kQuads, args.pitch - first));
     const T* rows[V::kQuads];
     for (int i = 0; i < V::kQuads; ++i)
       rows[i] = static_cast<const T*>(args.rows[i < given ? first + i : 0]) + args.offset;

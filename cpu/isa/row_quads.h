@@ -141,10 +141,15 @@ template <int Registers>
   }
 }
 
-// Registers of rows are taken evenly: a last one alone would waste its loads of B.
+// In which registers of rows are taken.
+inline int parts_of(int registers) {
+  return (registers + kMostRowRegisters - 1) / kMostRowRegisters;
+}
+
+// Evenly: a last one alone would waste its loads of B.
 template <class Visit>
-[[gnu::always_inline]] inline void for_each_registers(int registers, Visit visit) {
-  const int parts = (registers + kMostRowRegisters - 1) / kMostRowRegisters;
+[[gnu::always_inline]] inline void for_each_part(int registers, Visit visit) {
+  const int parts = parts_of(registers);
   for (int part = 0, begin = 0; part < parts; ++part) {
     const int count = (registers + part) / parts;
     visit(begin, count);
@@ -156,11 +161,10 @@ template <class T>
 void row_quads_product(const RowLanesArgs& args) {
   const FewRowsArgs& stored = args.stored;
   const int registers = (args.rows + V::kQuads - 1) / V::kQuads;
-  const int parts = (registers + kMostRowRegisters - 1) / kMostRowRegisters;
   const int groups = (stored.lanes + kQuadColumns - 1) / kQuadColumns;
   const int64_t turn = kMostChains * FloatUnits::kPerWord<T>;
   const int64_t units = (stored.steps + turn - 1) / turn * turn;
-  PacedPrefetcher ahead(stored.ahead, units / kMostChains * groups * parts);
+  PacedPrefetcher ahead(stored.ahead, units / kMostChains * groups * parts_of(registers));
   WidenedColumns widened;
   F sums[kMaxQuadRows / V::kQuads][kQuadColumns];
   for (int first = 0; first < stored.lanes; first += kQuadColumns) {
@@ -171,7 +175,7 @@ void row_quads_product(const RowLanesArgs& args) {
     for (int64_t begin = 0; begin < stored.steps; begin += kPieceUnits) {
       const int64_t end = min_of(begin + kPieceUnits, stored.steps);
       const int64_t quads = widen_columns(columns, begin, end - begin, widened);
-      for_each_registers(registers, [&](int at, int count) MOE_INLINE_LAMBDA {
+      for_each_part(registers, [&](int at, int count) MOE_INLINE_LAMBDA {
         const QuadPiece piece = {.a = stored.a + (at * units + begin) * V::kQuads,
                                  .a_pitch = units * V::kQuads,
                                  .b = widened.units,
