@@ -19,6 +19,7 @@ constexpr int64_t kFewRowsUnits = 4096;
 static_assert(kFewRowsUnits <= kBlockRowTiles * kBlockUnits && kFewRowsUnits % kChainedUnits == 0);
 // Where rows may be lanes: of more, B is packed once for all of them.
 constexpr int64_t kMostLaneRows = 96;
+// All rows of a block may be quads.
 static_assert(kBlockRowTiles * kMaxTileRows <= kMaxQuadRows);
 // Of B as stored, a processor that follows rows (cpu/processor.h) is led to the pages of long rows alone:
 // asked for every line, it gets no more than its fill buffers take at a time. Short rows end before it

@@ -25,8 +25,7 @@ constexpr int kTileRows = 14;
 constexpr Kernels make_avx512_kernels() {
   Kernels table = make_kernels<HalfLines>("avx512");
   add_row_lanes<FloatUnits, float>(table, PanelKind::floats, DType::float32);
-  add_row_quads<bfloat16>(table, DType::bfloat16);
-  add_row_quads<float16>(table, DType::float16);
+  add_row_quads(table);
   return table;
 }
 

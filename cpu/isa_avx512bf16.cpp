@@ -88,16 +88,14 @@ struct BFloat16PairUnits {
 constexpr Kernels make_float_kernels(const char* name) {
   Kernels table = make_kernels<HalfLines>(name);
   add_row_lanes<FloatUnits, float>(table, PanelKind::floats, DType::float32);
-  add_row_quads<bfloat16>(table, DType::bfloat16);
-  add_row_quads<float16>(table, DType::float16);
+  add_row_quads(table);
   return table;
 }
 
 constexpr Kernels make_pair_kernels(const char* name) {
   Kernels table = make_kernels(name);
   add_row_lanes<FloatUnits, float>(table, PanelKind::floats, DType::float32);
-  add_row_quads<bfloat16>(table, DType::bfloat16);
-  add_row_quads<float16>(table, DType::float16);
+  add_row_quads(table);
   add_products<BFloat16PairUnits>(table, PanelKind::bfloat16_pairs);
   add_source<WholeLines, BFloat16PairUnits, bfloat16>(table, PanelKind::bfloat16_pairs, DType::bfloat16);
   add_row_lanes<BFloat16PairUnits, bfloat16>(table, PanelKind::bfloat16_pairs, DType::bfloat16);

@@ -200,3 +200,7 @@ constexpr void add_row_quads(Kernels& table, DType source) {
   static_assert(FloatUnits::kChains<T> == kMostChains);
   table.row_quads_product[static_cast<int>(source)] = row_quads_product<T>;
 }
+constexpr void add_row_quads(Kernels& table) {
+  add_row_quads<bfloat16>(table, DType::bfloat16);
+  add_row_quads<float16>(table, DType::float16);
+}
